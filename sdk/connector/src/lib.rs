@@ -1,0 +1,32 @@
+//! Clinical events of a hospital's systems, read and turned into alerts for patients.
+//!
+//! # In scope
+//! An HL7 v2 reader over bytes, the result message ORU^R01, the map from patient identifiers to recipient pseudonyms,
+//! the quarantine of what must not be sent, and the mapping of a result to an [`alert::Alert`].
+//!
+//! # Out of scope
+//! Sealing and submitting: the alert is handed to the sender. Everything here is a pure function of its input except
+//! [`quarantine`], which writes files.
+//!
+//! Values that identify a patient are left out of every `Debug` and of every error of this crate.
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
+)]
+
+/// `Debug` that names the type and shows nothing: what holds patient data must not reach a log by accident.
+macro_rules! debug_without_content {
+    ($($name:ty),*) => {$(
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct(stringify!($name)).finish_non_exhaustive()
+            }
+        }
+    )*};
+}
+
+pub mod alert;
+pub mod hl7;
+pub mod oru;
+pub mod patients;
+pub mod quarantine;
