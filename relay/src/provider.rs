@@ -166,8 +166,13 @@ pub enum ProviderError {
 pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
 /// Reads a configured file.
-fn read_file(what: &'static str, path: &std::path::Path) -> Result<zeroize::Zeroizing<Vec<u8>>, ProviderError> {
-    std::fs::read(path)
-        .map(zeroize::Zeroizing::new)
-        .map_err(|source| ProviderError::File { what, path: path.display().to_string(), source })
+fn read_file(
+    what: &'static str,
+    path: &std::path::Path,
+) -> Result<zeroize::Zeroizing<Vec<u8>>, ProviderError> {
+    std::fs::read(path).map(zeroize::Zeroizing::new).map_err(|source| ProviderError::File {
+        what,
+        path: path.display().to_string(),
+        source,
+    })
 }

@@ -232,7 +232,8 @@ impl Heart {
                     // Registers this task for the answer.
                     let _not_yet = pings.poll_pong(cx);
                 }
-                self.next_ping = now + if self.awaiting_pong { self.ping_timeout } else { self.ping_interval };
+                self.next_ping =
+                    now + if self.awaiting_pong { self.ping_timeout } else { self.ping_interval };
             }
             let mut next = self.next_ping;
             if driver.limit <= STARVED_STREAMS {

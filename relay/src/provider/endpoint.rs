@@ -56,7 +56,9 @@ impl Endpoint {
         let invalid = || EndpointError::Url(Detail::new(text).to_string());
         let url = Url::parse(text).map_err(|_| invalid())?;
         let carries_more = !url.username().is_empty() || url.password().is_some() || url.fragment().is_some();
-        let (Some(host), Some(port)) = (url.host(), url.port_or_known_default()) else { return Err(invalid()) };
+        let (Some(host), Some(port)) = (url.host(), url.port_or_known_default()) else {
+            return Err(invalid());
+        };
         if carries_more || !matches!(url.scheme(), "https" | "http") {
             return Err(invalid());
         }
@@ -191,8 +193,9 @@ impl Dialer {
 
     /// Tries the name's addresses in their order; one that swallows packets must not use up the whole timeout.
     async fn connect_any_address(&self) -> Result<TcpStream, DialError> {
-        let addresses =
-            lookup_host((self.endpoint.host.as_str(), self.endpoint.port)).await.map_err(DialError::Resolve)?;
+        let addresses = lookup_host((self.endpoint.host.as_str(), self.endpoint.port))
+            .await
+            .map_err(DialError::Resolve)?;
         let mut last_error = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address in addresses.take(ADDRESSES_MAX) {
             match timeout(self.timeout / ADDRESS_SHARE, TcpStream::connect(address)).await {

@@ -151,7 +151,9 @@ impl From<NoAnswer> for Outcome {
                 (RetryClass::Connection, after, detail)
             }
             NoAnswer::Refused(detail) => (RetryClass::GoAway, Duration::ZERO, detail),
-            NoAnswer::Cut(detail) | NoAnswer::Reset(detail) => (RetryClass::Connection, Duration::ZERO, detail),
+            NoAnswer::Cut(detail) | NoAnswer::Reset(detail) => {
+                (RetryClass::Connection, Duration::ZERO, detail)
+            }
         };
         let after = backoff::delay(after.max(RETRY_FIRST), RETRY_AFTER_MAX, 1, backoff::jitter());
         Self::Retry { after, class, detail }

@@ -41,7 +41,10 @@ impl Default for StubConfig {
 /// Texts that are empty or too long for a push (4096 bytes in all).
 pub(super) fn apns_stub(config: &StubConfig) -> Result<Bytes, ProviderError> {
     if config.body.is_empty() {
-        return Err(ProviderError::Config { field: "stub.body", why: "must be presentable as it is: not empty" });
+        return Err(ProviderError::Config {
+            field: "stub.body",
+            why: "must be presentable as it is: not empty",
+        });
     }
     let stub = ApnsStub {
         aps: Aps {
