@@ -22,6 +22,16 @@ pub fn decode(text: &str) -> Option<Vec<u8>> {
     BASE64URL_NOPAD.decode(text.as_bytes()).ok()
 }
 
+/// Serializes a field of bytes as base64url: `#[serde(with = "base64url")]`.
+pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&encode(bytes))
+}
+
+/// Deserializes a field of bytes from base64url: `#[serde(with = "base64url")]`.
+pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    Base64Url::deserialize(deserializer).map(|bytes| bytes.0)
+}
+
 impl fmt::Debug for Base64Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Base64Url({} bytes)", self.0.len())

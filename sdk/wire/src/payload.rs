@@ -120,16 +120,17 @@ pub struct Text {
 }
 
 /// Data for the app: FHIR JSON, a PDF.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
     /// Its media type (RFC 6838).
     pub media_type: String,
     /// The bytes.
+    #[serde(with = "crate::base64url")]
     pub bytes: Vec<u8>,
 }
 
 /// An answer that the app offers as a button.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QuickReply {
     /// What is sent back.
     pub code: String,
@@ -138,7 +139,7 @@ pub struct QuickReply {
 }
 
 /// A file that was encrypted and uploaded on its own.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
     /// Its id at the relay.
     pub id: [u8; 16],
@@ -151,7 +152,7 @@ pub struct Attachment {
 }
 
 /// The directory's state when the message was sealed, for the device to compare with its own view.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DirectoryHead {
     /// The epoch.
     pub epoch: u64,
@@ -160,7 +161,7 @@ pub struct DirectoryHead {
 }
 
 /// What a person is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notification {
     /// What is told, across resealing and corrections.
     pub id: NotificationId,

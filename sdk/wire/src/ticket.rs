@@ -8,6 +8,7 @@
 //! ```
 
 use std::fmt;
+use std::str::FromStr;
 
 use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -15,8 +16,12 @@ use rand_core::CryptoRng;
 use sha2::Sha256;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use crate::error::TrustError;
-use crate::id::{Digest, TicketId};
+use crate::base64url;
+use crate::cbor::{Reader, Writer};
+use crate::error::{FormatError, TrustError};
+use crate::id::{Digest, TenantId, TicketId};
+use crate::key::VerifyingKey;
+use crate::limits::URL_BYTES_MAX;
 
 /// Digits of the code that a patient compares on phone and portal.
 pub const CODE_DIGITS: usize = 8;
@@ -75,6 +80,64 @@ impl TicketSecret {
 impl fmt::Debug for TicketSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "TicketSecret(of ticket {})", self.ticket_id())
+    }
+}
+
+/// The link that a patient opens or scans. All of it is in the URL's fragment, which browsers keep to themselves:
+///
+/// ```text
+/// link = any URL "#sp1." base64url(.cbor [ tenant, keyserver, relay, root key, secret ])
+/// ```
+#[derive(Clone, Debug)]
+pub struct EnrolmentLink {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// The keyserver's URL, without a trailing slash.
+    pub keyserver: String,
+    /// The relay's URL, without a trailing slash.
+    pub relay: String,
+    /// The tenant's root: the device trusts it because the patient had the link from the hospital itself.
+    pub root: VerifyingKey,
+    /// The ticket.
+    pub secret: TicketSecret,
+}
+
+/// What begins the fragment of an enrolment link.
+const LINK_PREFIX: &str = "sp1.";
+/// Bytes of a link's fragment, decoded.
+const LINK_BYTES_MAX: usize = 2 * URL_BYTES_MAX + 256;
+
+impl EnrolmentLink {
+    /// The link at `page`, the hospital's page that opens the app.
+    #[must_use]
+    pub fn to_url(&self, page: &str) -> String {
+        let mut writer = Writer::new();
+        writer.array(5).text(self.tenant.as_str()).text(&self.keyserver).text(&self.relay);
+        writer.bytes(self.root.as_bytes()).bytes(self.secret.expose());
+        format!("{page}#{LINK_PREFIX}{}", base64url::encode(&writer.finish()))
+    }
+}
+
+impl FromStr for EnrolmentLink {
+    type Err = FormatError;
+
+    fn from_str(link: &str) -> Result<Self, FormatError> {
+        let malformed = FormatError::WrongValue("link");
+        let (_, fragment) = link.trim().split_once('#').ok_or(malformed)?;
+        let text = fragment.strip_prefix(LINK_PREFIX).ok_or(malformed)?;
+        if text.len() > 2 * LINK_BYTES_MAX {
+            return Err(FormatError::TooLarge(LINK_BYTES_MAX));
+        }
+        let bytes = base64url::decode(text).ok_or(malformed)?;
+        let mut reader = Reader::new(&bytes, LINK_BYTES_MAX)?;
+        reader.tuple(5)?;
+        Ok(Self {
+            tenant: reader.parsed("tenant")?,
+            keyserver: reader.text("keyserver", URL_BYTES_MAX)?.to_owned(),
+            relay: reader.text("relay", URL_BYTES_MAX)?.to_owned(),
+            root: VerifyingKey::from_bytes(&reader.array("root key")?)?,
+            secret: TicketSecret(reader.array("secret")?),
+        })
     }
 }
 
