@@ -29,8 +29,14 @@ pub struct View {
     /// Bytes of keys and values written by the group.
     bytes: usize,
     bytes_before_command: usize,
+    /// What is to happen once the group is durable; the running command's are the last.
+    after_commit: Vec<AfterCommit>,
+    after_commit_before_command: usize,
     read_error: Cell<Option<fjall::Error>>,
 }
+
+/// Something to do once a command is durable.
+type AfterCommit = Box<dyn FnOnce() + Send>;
 
 /// Rows of the open group. Ordered, because ranges are merged from it; keys and values are shared, not copied, with
 /// the batch that it becomes.
@@ -90,6 +96,14 @@ impl View {
         Some(value)
     }
 
+    /// Has `act` called once the command is durable and visible: on the writer thread, in the order of the commands,
+    /// before any of the group is answered, and whether or not somebody still waits for the answer. Not called for a
+    /// command that fails. For what memory keeps beside the store, and for waking those who wait: everybody waits
+    /// while it runs, and a panic in it ends the engine.
+    pub fn after_commit(&mut self, act: impl FnOnce() + Send + 'static) {
+        self.after_commit.push(Box::new(act));
+    }
+
     /// Rows whose keys lie in `bounds`, ascending. A range that ends before it begins is empty.
     pub fn range<'k>(&self, keyspace: Keyspace, bounds: impl RangeBounds<&'k [u8]>) -> ViewRows<'_> {
         self.merged(keyspace, &KeyRange::new(&bounds), Direction::Ascending)
@@ -146,13 +160,23 @@ impl Iterator for ViewRows<'_> {
 impl View {
     pub(super) fn new(store: Arc<Store>) -> Self {
         let overlay = (0..store.slot_count()).map(|_| Overlay::new()).collect();
-        Self { store, overlay, undo: Vec::new(), bytes: 0, bytes_before_command: 0, read_error: Cell::new(None) }
+        Self {
+            store,
+            overlay,
+            undo: Vec::new(),
+            bytes: 0,
+            bytes_before_command: 0,
+            after_commit: Vec::new(),
+            after_commit_before_command: 0,
+            read_error: Cell::new(None),
+        }
     }
 
     /// A command begins: what came before can no longer be taken back.
     pub(super) fn begin(&mut self) {
         self.undo.clear();
         self.bytes_before_command = self.bytes;
+        self.after_commit_before_command = self.after_commit.len();
     }
 
     /// Takes back everything that the running command wrote.
@@ -165,6 +189,12 @@ impl View {
             };
         }
         self.bytes = self.bytes_before_command;
+        self.after_commit.truncate(self.after_commit_before_command);
+    }
+
+    /// What the commands of the group want done now that it is durable, in their order.
+    pub(super) fn take_after_commit(&mut self) -> Vec<AfterCommit> {
+        std::mem::take(&mut self.after_commit)
     }
 
     pub(super) fn take_read_error(&self) -> Option<fjall::Error> {

@@ -77,6 +77,9 @@ impl Writer {
             self.metrics.queue_commands.set(i64::try_from(self.queue.len()).unwrap_or(i64::MAX));
             self.decide_group();
             self.commit_group()?;
+            for act in self.view.take_after_commit() {
+                act();
+            }
             for job in self.decided.drain(..) {
                 job.answer(Ok(()));
             }

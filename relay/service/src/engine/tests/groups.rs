@@ -192,3 +192,32 @@ fn metrics_tell_commands_groups_and_refusals() {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }
 }
+
+#[test]
+fn what_follows_a_commit_is_done_in_order_and_only_for_commands_that_stand() {
+    let folder = tempfile::tempdir().unwrap();
+    let (engine, gate) = gated(folder.path());
+    let done = Arc::new(Mutex::new(Vec::new()));
+    let following = |name: &'static str, stands: bool| {
+        let done = done.clone();
+        engine.write("following", move |view| {
+            view.put(ROWS, name, "written");
+            view.after_commit(move || done.lock().unwrap().push(name));
+            if stands { Ok(()) } else { Err(Declined) }
+        })
+    };
+    let held = gate.hold(&engine);
+    let first = following("first", true);
+    drop(following("second, whose caller has gone away", true));
+    let declined = following("declined", false);
+    let last = following("last", true);
+    assert_eq!(*done.lock().unwrap(), [""; 0], "nothing is durable yet");
+    gate.open();
+
+    held.wait().unwrap().unwrap();
+    first.wait().unwrap().unwrap();
+    let names = ["first", "second, whose caller has gone away", "last"];
+    assert_eq!(*done.lock().unwrap(), names, "before the first answer");
+    assert_eq!(declined.wait().unwrap(), Err(Declined));
+    last.wait().unwrap().unwrap();
+}
