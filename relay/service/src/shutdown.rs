@@ -103,6 +103,11 @@ impl Shutdown {
         self.reached(Stage::Draining).await;
     }
 
+    /// Comes when the drain is hurried; at once when it was.
+    pub async fn hurried(&self) {
+        self.reached(Stage::Hurried).await;
+    }
+
     /// Makes a drain wait for the work that holds the guard.
     #[must_use]
     pub fn work(&self) -> WorkGuard {

@@ -1,0 +1,185 @@
+//! Audit rows: what was done, by whom, to which objects. Each is written in the store transaction of its act.
+//!
+//! ```text
+//! tenant | 0 | 0              -> version | last sequence (8 bytes, big endian)
+//! tenant | 0 | 1 | sequence   -> version | JSON { time_ms, act, who, objects, outcome }
+//! ```
+//! Sequences are dense in each tenant, from 1. Rows hold ids only: never contents, tokens, or names of people.
+
+use std::fmt::Display;
+
+use sealpost_wire::id::{DeviceId, SubjectId, TenantId};
+use serde::{Deserialize, Serialize};
+
+use crate::engine::{Engine, EngineError, Keyspace, View};
+use crate::store_key::{content, tenant_key, versioned};
+
+/// Version of the rows' values.
+const VERSION: u8 = 1;
+const LAST: &[u8] = &[0];
+const ROWS: &[u8] = &[1];
+
+/// Everything that is audited, of both servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Act {
+    /// A client got an access token.
+    TokenIssued,
+    /// A client put a tenant status.
+    StatusPut,
+    /// An enroller made a ticket.
+    TicketMade,
+    /// A device claimed a ticket.
+    TicketClaimed,
+    /// An enroller closed a ticket.
+    TicketClosed,
+    /// An enroller or revoker put a device set.
+    DeviceSetPut,
+    /// A device uploaded prekeys.
+    PrekeysPut,
+    /// A sender looked a recipient up.
+    LookedUp,
+    /// An enroller recorded a consent.
+    ConsentPut,
+    /// A sender submitted a message.
+    MessageAccepted,
+    /// A device made or renewed its mailbox at the relay.
+    DeviceRegistered,
+    /// A push provider accepted a stub.
+    Pushed,
+    /// A device fetched waiting boxes.
+    Synced,
+    /// A device's receipt was stored.
+    ReceiptStored,
+    /// A delivery came to its end without the device.
+    DeliveryEnded,
+    /// A device was put out of use.
+    DeviceRevoked,
+}
+
+/// Who did it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Actor {
+    /// A client with a `request` key.
+    Client(SubjectId),
+    /// A device.
+    Device(DeviceId),
+    /// The server by itself: expiry, retries.
+    Server,
+}
+
+impl Display for Actor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Client(subject) => write!(f, "client:{subject}"),
+            Self::Device(device) => write!(f, "device:{device}"),
+            Self::Server => f.write_str("server"),
+        }
+    }
+}
+
+/// A row to be written, in the form that it is stored in: made outside the writer thread.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry(Vec<u8>);
+
+impl Entry {
+    /// The row of an act at `time_ms` (milliseconds since the epoch) upon `objects`: what kind of object, and its id.
+    /// The outcome is `done`, or the code of the refusal.
+    #[must_use]
+    pub fn new(time_ms: u64, act: Act, who: &Actor, objects: &[(&str, &dyn Display)], outcome: &str) -> Self {
+        let row = NewRow { time_ms, act, who: Shown(who), objects: Objects(objects), outcome };
+        let mut value = Vec::with_capacity(256);
+        value.push(VERSION);
+        // Writing plain texts and numbers into memory cannot fail.
+        let _ = serde_json::to_writer(&mut value, &row);
+        Self(value)
+    }
+}
+
+/// Adds `entry` to the tenant's audit, in the transaction of `view`, and gives its sequence.
+pub fn append(view: &mut View, keyspace: Keyspace, tenant: &TenantId, entry: Entry) -> u64 {
+    let last = tenant_key(tenant, &[LAST]);
+    let sequence = view.get(keyspace, &last).map_or(0, |value| number(&value)).saturating_add(1);
+    view.put(keyspace, last, versioned(VERSION, &sequence.to_be_bytes()));
+    view.put(keyspace, tenant_key(tenant, &[ROWS, &sequence.to_be_bytes()]), entry.0);
+    sequence
+}
+
+/// A row as it is read back.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct AuditRow {
+    /// When (milliseconds since the epoch).
+    pub time_ms: u64,
+    /// What was done.
+    pub act: Act,
+    /// By whom: `client:` and a subject, `device:` and an id, or `server`.
+    pub who: String,
+    /// Upon which objects: kind and id.
+    pub objects: std::collections::BTreeMap<String, String>,
+    /// `done`, or the code of the refusal.
+    pub outcome: String,
+}
+
+/// The tenant's rows with sequences above `after`, at most `limit` of them, in order.
+///
+/// # Errors
+/// [`EngineError::Read`]. Rows that this program cannot read are left out.
+pub fn rows(
+    engine: &Engine,
+    keyspace: Keyspace,
+    tenant: &TenantId,
+    after: u64,
+    limit: usize,
+) -> Result<Vec<(u64, AuditRow)>, EngineError> {
+    let start = tenant_key(tenant, &[ROWS, &after.saturating_add(1).to_be_bytes()]);
+    let end = tenant_key(tenant, &[ROWS, &u64::MAX.to_be_bytes()]);
+    let mut found = Vec::new();
+    for row in engine.snapshot().range(keyspace, start.as_slice()..=end.as_slice()).take(limit) {
+        let (key, value) = row?;
+        let sequence = key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes));
+        let row = content(&value, VERSION).and_then(|json| serde_json::from_slice(json).ok());
+        found.extend(sequence.zip(row));
+    }
+    Ok(found)
+}
+
+/// When the tenant's newest act was (milliseconds since the epoch); 0 when there is none. A clock that starts no
+/// earlier keeps replay windows closed over a restart.
+///
+/// # Errors
+/// [`EngineError::Read`].
+pub fn last_time_millis(engine: &Engine, keyspace: Keyspace, tenant: &TenantId) -> Result<u64, EngineError> {
+    let last = engine.get(keyspace, tenant_key(tenant, &[LAST]))?.map_or(0, |value| number(&value));
+    let row = rows(engine, keyspace, tenant, last.saturating_sub(1), 1)?;
+    Ok(row.first().map_or(0, |(_, row)| row.time_ms))
+}
+
+fn number(value: &[u8]) -> u64 {
+    // A value of another version cannot be there: a store of another version is refused when it is opened.
+    content(value, VERSION).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes)
+}
+
+#[derive(Serialize)]
+struct NewRow<'a> {
+    time_ms: u64,
+    act: Act,
+    who: Shown<'a>,
+    objects: Objects<'a>,
+    outcome: &'a str,
+}
+
+struct Shown<'a>(&'a dyn Display);
+
+impl Serialize for Shown<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self.0)
+    }
+}
+
+struct Objects<'a>(&'a [(&'a str, &'a dyn Display)]);
+
+impl Serialize for Objects<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(kind, id)| (kind, Shown(*id))))
+    }
+}

@@ -1,0 +1,155 @@
+//! Signed requests of devices at the door of a server (RFC 9421): form, key, time, and each once.
+
+mod nonce;
+
+use std::sync::{Mutex, PoisonError};
+
+use http::{HeaderMap, Method, Uri};
+use prometheus::{IntCounterVec, IntGauge};
+use sealpost_wire::clock::UnixTime;
+use sealpost_wire::http_signature::{RequestParts, SignatureError, SignatureHeaders, SignedRequest};
+use sealpost_wire::key::RequestKey;
+
+use self::nonce::{NonceError, NonceWindow};
+use crate::config::PublicUrl;
+use crate::problem::{ProblemCode, Refusal};
+use crate::telemetry::{MetricError, Metrics};
+use crate::tenants::Tenant;
+
+/// Checks the signed requests that come to one server.
+#[derive(Debug)]
+pub struct DeviceDoor {
+    authority: String,
+    nonces: Mutex<NonceWindow>,
+    refused: IntCounterVec,
+    nonces_shown: IntGauge,
+}
+
+impl DeviceDoor {
+    /// The door of the server at `public_url`, open since `started`. It remembers what it has let in, but not over a
+    /// restart: so it lets in nothing that was signed before it opened.
+    ///
+    /// # Errors
+    /// The metrics are registered already.
+    pub fn new(public_url: &PublicUrl, started: UnixTime, metrics: &Metrics) -> Result<Self, MetricError> {
+        Ok(Self {
+            authority: public_url.authority().to_owned(),
+            nonces: Mutex::new(NonceWindow::new(started)),
+            refused: metrics.counters(
+                "sealpost_device_requests_refused_total",
+                "Signed requests of devices that were refused at the door.",
+                &["reason"],
+            )?,
+            nonces_shown: metrics
+                .gauge("sealpost_device_nonces", "Nonces of signed requests that are remembered.")?,
+        })
+    }
+
+    /// Reads the signature of a request and checks its digest against `body`. Whose request it says it is tells which
+    /// key to fetch; nothing is to be believed before [`Self::admit`].
+    ///
+    /// # Errors
+    /// [`ProblemCode::MissingCredentials`], [`ProblemCode::InvalidCredentials`].
+    pub fn read(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Result<SignedRequest, Refusal> {
+        let signature = match signature_headers(headers) {
+            Ok(signature) => signature,
+            Err(code) => return Err(self.refuse(code.into(), "unsigned")),
+        };
+        let parts = RequestParts {
+            method: method.as_str(),
+            authority: &self.authority,
+            path: uri.path(),
+            query: uri.query(),
+            body,
+        };
+        SignedRequest::read(&parts, &signature).map_err(|error| {
+            let refusal = Refusal::new(ProblemCode::InvalidCredentials).detail(error.to_string());
+            self.refuse(refusal, "malformed")
+        })
+    }
+
+    /// Lets a request in: signed by `key` (nothing for a device that is not known: the answer is that of a wrong
+    /// signature), within the window, for the first time, by a device that its tenant has not revoked.
+    ///
+    /// # Errors
+    /// [`ProblemCode::InvalidCredentials`], [`ProblemCode::Revoked`], [`ProblemCode::ClockSkew`] with the server's
+    /// time, [`ProblemCode::Replayed`], [`ProblemCode::RateLimited`].
+    pub fn admit(
+        &self,
+        request: &SignedRequest,
+        tenant: &Tenant,
+        key: Option<&RequestKey>,
+        now: UnixTime,
+    ) -> Result<(), Refusal> {
+        let verified = match key {
+            Some(key) if request.tenant == *tenant.id() => request.verify(key, now),
+            _ => Err(SignatureError::BadSignature),
+        };
+        match verified {
+            Ok(()) => {}
+            Err(SignatureError::ClockSkew) => return Err(self.refuse(skewed(now), "clock_skew")),
+            Err(error) => {
+                let refusal = Refusal::new(ProblemCode::InvalidCredentials).detail(error.to_string());
+                return Err(self.refuse(refusal, "signature"));
+            }
+        }
+        if tenant.state().trust.check_device(request.device).is_err() {
+            return Err(self.refuse(ProblemCode::Revoked.into(), "revoked"));
+        }
+        let claimed = {
+            let mut nonces = self.nonces.lock().unwrap_or_else(PoisonError::into_inner);
+            let claimed = nonces.claim(request, now);
+            self.nonces_shown.set(i64::try_from(nonces.len()).unwrap_or(i64::MAX));
+            claimed
+        };
+        claimed.map_err(|error| match error {
+            NonceError::BeforeStart => self.refuse(skewed(now), "before_start"),
+            NonceError::Replayed => self.refuse(ProblemCode::Replayed.into(), "replayed"),
+            NonceError::TooMany(seconds) => {
+                self.refuse(Refusal::new(ProblemCode::RateLimited).retry_after(seconds), "too_many")
+            }
+            NonceError::Full => self.refuse(
+                Refusal::new(ProblemCode::Unavailable).retry_after(nonce::BUCKET_SECONDS_SHORT),
+                "full",
+            ),
+        })
+    }
+
+    fn refuse(&self, refusal: Refusal, reason: &str) -> Refusal {
+        self.refused.with_label_values(&[reason]).inc();
+        refusal
+    }
+}
+
+/// Refused for its time alone: the same request signed anew, by the server's time, will do.
+fn skewed(now: UnixTime) -> Refusal {
+    Refusal::new(ProblemCode::ClockSkew).server_time(now)
+}
+
+fn signature_headers(headers: &HeaderMap) -> Result<SignatureHeaders, ProblemCode> {
+    let only = |name: &str| {
+        let mut values = headers.get_all(name).iter();
+        match (values.next(), values.next()) {
+            (Some(value), None) => {
+                value.to_str().map(str::to_owned).map_err(|_| ProblemCode::InvalidCredentials)
+            }
+            (None, _) => Err(ProblemCode::MissingCredentials),
+            // Several would be joined into one list (RFC 9110 section 5.3), which has more than the one member.
+            (Some(_), Some(_)) => Err(ProblemCode::InvalidCredentials),
+        }
+    };
+    Ok(SignatureHeaders {
+        content_digest: only("content-digest")?,
+        signature_input: only("signature-input")?,
+        signature: only("signature")?,
+    })
+}
+
+#[cfg(test)]
+mod tests;
