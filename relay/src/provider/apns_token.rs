@@ -122,10 +122,16 @@ impl TokenSigner {
             return token;
         }
         let _signing = self.renewed_at.lock().unwrap_or_else(PoisonError::into_inner);
-        match self.current.load_full().filter(|token| token.is_usable(now)) {
-            Some(token) => token,
-            None => self.replace(now - now % WINDOW_S, now),
+        let previous = self.current.load_full();
+        if let Some(token) = previous.clone().filter(|token| token.is_usable(now)) {
+            return token;
         }
+        let window = now - now % WINDOW_S;
+        // After a token that was signed out of turn, the window's start may be too close to it.
+        let is_close = |token: Arc<ProviderToken>| {
+            (token.issued_at..token.issued_at.saturating_add(CHANGE_S_MIN)).contains(&window)
+        };
+        self.replace(if previous.is_some_and(is_close) { now } else { window }, now)
     }
 
     /// Another token than `refused`, which APNs found expired. `None` where one was signed for this reason within
@@ -279,6 +285,20 @@ mod tests {
         assert!(fixture.signer.renew(&renewed).is_none());
         fixture.clock.0.store(START + 1200, Ordering::Relaxed);
         assert!(fixture.signer.renew(&renewed).is_some());
+    }
+
+    #[test]
+    fn times_of_issue_stay_20_minutes_apart_after_a_renewal() {
+        let fixture = fixture(START);
+        let refused = at(&fixture, START + 1500);
+        let renewed = fixture.signer.renew(&refused).unwrap();
+        let mut issued = vec![renewed.issued_at];
+        for now in (START + 1500..START + 4 * 3600).step_by(10) {
+            issued.push(at(&fixture, now).issued_at);
+        }
+        issued.dedup();
+        assert!(issued.len() > 3);
+        assert!(issued.windows(2).all(|pair| pair[1] - pair[0] >= 1200), "{issued:?}");
     }
 
     #[test]

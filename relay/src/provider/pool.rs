@@ -151,17 +151,20 @@ impl Pool {
 
     fn release(self: &Arc<Self>, id: LinkId, ending: Ending) {
         let mut state = self.lock();
+        let is_first_answer = ending == Ending::Answered
+            // An answer may be read after its connection has ended: that one worked, too.
+            && state.link(id).is_none_or(|link| !link.has_answered);
+        if is_first_answer {
+            state.failures = 0;
+            state.retry_at = None;
+        }
         if let Some(link) = state.link(id) {
             link.in_flight -= 1;
             match ending {
                 Ending::Unused => {}
                 Ending::Answered => {
                     link.unanswered = 0;
-                    let is_first = !std::mem::replace(&mut link.has_answered, true);
-                    if is_first {
-                        state.failures = 0;
-                        state.retry_at = None;
-                    }
+                    link.has_answered = true;
                 }
                 Ending::Unanswered => {
                     link.unanswered += 1;

@@ -1,0 +1,9 @@
+//! The provider clients against sockets: emulators that behave as Apple and Google do, and peers that do not.
+
+mod apns;
+mod connection;
+mod fcm;
+mod frames;
+mod load;
+mod peer;
+mod setup;
