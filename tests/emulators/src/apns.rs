@@ -1,9 +1,9 @@
 //! The APNs provider API: request checks and answers.
 //!
 //! Follows Apple's "Sending notification requests to APNs" and "Handling notification responses from APNs".
-//! Apple does not say in which order it checks; here it is: method, path, repeated headers, provider token, the
-//! other headers, payload, device token. Where this emulator is stricter than Apple is known to be, so that
-//! mistakes are seen: a missing `apns-push-type` is refused.
+//! Apple does not say in which order it checks; here it is: method, path, repeated headers, provider token,
+//! the other headers, payload, device token. Where this emulator is stricter than Apple is known to be, so
+//! that mistakes are seen: a missing `apns-push-type` is refused.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -16,6 +16,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use crate::connection::{Delivery, Exchange, Reply};
+use crate::entropy::random;
 use crate::faults::{Outcome, Verdict};
 use crate::provider_token::{ProviderSession, SigningKeys};
 use crate::record::Push;
@@ -85,8 +86,7 @@ impl Apns {
         if headers.len() != headers.keys_len() {
             return Err(Reason::DuplicateHeaders);
         }
-        let provider =
-            self.keys.authenticate(session, headers.get(header::AUTHORIZATION), now_ms / 1000)?;
+        let provider = self.keys.authenticate(session, headers.get(header::AUTHORIZATION), now_ms / 1000)?;
         *first_token = provider.first;
 
         let push_type = check_push_type(headers)?;
@@ -114,7 +114,7 @@ impl Apns {
             return Err(Reason::MissingDeviceToken);
         }
         let is_hex = token.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if !is_hex || token.len() % 2 != 0 || token.len() > MAX_TOKEN_DIGITS {
+        if !is_hex || !token.len().is_multiple_of(2) || token.len() > MAX_TOKEN_DIGITS {
             return Err(Reason::BadDeviceToken);
         }
         let registered = lock(&self.topics_by_token);
@@ -373,11 +373,8 @@ fn is_uuid(text: &[u8]) -> bool {
 
 /// A random UUID (RFC 9562, version 4), in upper case as Apple writes them.
 fn new_uuid() -> HeaderValue {
-    let mut bytes = [0; 16];
-    if getrandom::fill(&mut bytes).is_err() {
-        // No randomness: an id that repeats harms nobody here.
-        bytes = [0; 16];
-    }
+    // Without randomness: an id that repeats harms nobody here.
+    let mut bytes: [u8; 16] = random().unwrap_or_default();
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
     let mut text = String::with_capacity(36);

@@ -1,7 +1,7 @@
 //! One HTTP/2 connection: takes requests, has them answered, delivers the answers as the fault table wishes.
 //!
-//! Everything usual happens inside the connection's own task, without a task per request: a request's body has
-//! mostly arrived together with its headers. Answers made in one turn leave in one write.
+//! Everything usual happens inside the connection's own task, without a task per request: a request's body
+//! has mostly arrived together with its headers. Answers made in one turn leave in one write.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -33,6 +33,11 @@ pub(crate) trait Exchange: Send + Sync + 'static {
 
     /// What a GOAWAY says, unless told otherwise.
     fn goaway_debug_data(&self) -> Option<&'static str>;
+
+    /// Whether clients that do not speak HTTP/2 are served.
+    fn speaks_http1(&self) -> bool {
+        false
+    }
 
     /// Checks a request, applies the fault table, records it, and says what to answer. The body is whole, or
     /// longer than `MAX_BODY` and cut there.
@@ -293,9 +298,7 @@ fn send(mut respond: SendResponse<Bytes>, reply: Reply) {
     let sent = if reply.body.is_empty() {
         respond.send_response(response, true).map(drop)
     } else {
-        respond
-            .send_response(response, false)
-            .and_then(|mut stream| stream.send_data(reply.body, true))
+        respond.send_response(response, false).and_then(|mut stream| stream.send_data(reply.body, true))
     };
     if let Err(error) = sent {
         tracing::debug!(%error, "the answer could not be sent");

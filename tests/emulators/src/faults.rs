@@ -1,7 +1,7 @@
 //! The fault table: what happens to a request that has passed the protocol checks.
 //!
-//! It knows nothing of the protocols: it says which outcome applies to which token, how often, and which tokens
-//! are dead. How an outcome looks on the wire is the provider's business.
+//! It knows nothing of the protocols: it says which outcome applies to which token, how often, and which
+//! tokens are dead. How an outcome looks on the wire is the provider's business.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
@@ -258,7 +258,8 @@ mod tests {
         table.add(Outcome { count: Some(2), ..Outcome::new(Provider::Apns, 503) }).unwrap();
         table.add(Outcome::new(Provider::Apns, 429)).unwrap();
         table.add(Outcome::new(Provider::Apns, 500)).unwrap();
-        let only_bb = Outcome { token: Some("bb".into()), count: Some(1), ..Outcome::new(Provider::Apns, 400) };
+        let only_bb =
+            Outcome { token: Some("bb".into()), count: Some(1), ..Outcome::new(Provider::Apns, 400) };
         table.add(only_bb).unwrap();
         assert_eq!(chosen(&table, "bb"), Some(400));
         assert_eq!(chosen(&table, "bb"), Some(503));
@@ -285,10 +286,7 @@ mod tests {
                 Outcome { retry_after: Some(RetryAfter::Text("\n".into())), ..base.clone() },
                 OutcomeError::RetryAfter,
             ),
-            (
-                Outcome { provider: Provider::Oauth, token: Some("t".into()), ..base },
-                OutcomeError::Token,
-            ),
+            (Outcome { provider: Provider::Oauth, token: Some("t".into()), ..base }, OutcomeError::Token),
         ];
         for (outcome, error) in refusals {
             assert_eq!(table.add(outcome), Err(error));

@@ -1,15 +1,16 @@
 //! Emulators of the Apple Push Notification service and of Firebase Cloud Messaging (HTTP v1).
 //!
 //! They listen on real sockets with TLS and HTTP/2, check what the real ones check and answer as they answer.
-//! What passes the checks is recorded; a fault table, steered from a control port, decides what happens to it.
+//! A fault table, steered from a control port, decides what happens to requests that pass the checks. All are
+//! recorded.
 //!
 //! **In scope:** request checks, provider tokens, OAuth access tokens, stream limits, GOAWAY, dead tokens,
 //! chosen answers, delays, silence, cut connections.
 //!
 //! **Out of scope:** delivery to a phone, quotas, notification storage, certificate-based authentication.
 //!
-//! Architecture invariant: this crate depends on no other Sealpost crate, so that an error in the product cannot
-//! hide in the thing that tests it.
+//! Architecture invariant: this crate depends on no other Sealpost crate, so that an error in the product
+//! cannot hide in the thing that tests it.
 //!
 //! A request flows `connection` (HTTP/2) → `apns` or `fcm` (protocol checks) → `faults` (chosen outcome) →
 //! `record` → answer. `wire` sits under the HTTP/2 library and owns what that library cannot do: SETTINGS that
@@ -34,6 +35,7 @@ mod connection;
 mod control;
 mod credentials;
 mod emulator;
+mod entropy;
 mod faults;
 mod fcm;
 mod fcm_message;

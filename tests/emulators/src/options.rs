@@ -26,7 +26,8 @@ pub struct Options {
     /// Signing keys that APNs knows. The first one's private half is written to `apns-key.p8`, the others' to
     /// `apns-key-<key id>.p8`.
     pub apns_keys: Vec<ApnsKey>,
-    /// Concurrent streams that APNs allows once a connection has shown a valid provider token; before that, 1.
+    /// Concurrent streams that APNs allows once a connection has shown a valid provider token; before that,
+    /// 1.
     pub apns_max_streams: u32,
     /// Over what a provider token may change only every 20 minutes.
     pub token_update_scope: TokenUpdateScope,

@@ -5,7 +5,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
 
-use aws_lc_rs::signature::ECDSA_P256_SHA256_FIXED;
 use http::HeaderValue;
 use serde::Deserialize;
 
@@ -135,8 +134,8 @@ impl TokenWindow {
         self.tokens.iter().rev().find(|seen| seen.authorization == *authorization)
     }
 
-    /// Takes a token unless it follows the newest one too soon. Measured between the tokens' own times of issue,
-    /// so that neither a late first use nor this machine's clock makes a difference.
+    /// Takes a token unless it follows the newest one too soon. Measured between the tokens' own times of
+    /// issue, so that neither a late first use nor this machine's clock makes a difference.
     fn admit(&mut self, token: SeenToken) -> Result<(), Reason> {
         if self.find(&token.authorization).is_some() {
             return Ok(());

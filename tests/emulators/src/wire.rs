@@ -1,7 +1,7 @@
 //! A thin layer between TLS and the HTTP/2 library that watches frame boundaries.
 //!
-//! The library's server can neither change its SETTINGS during a connection nor put debug data into GOAWAY, and
-//! both are things APNs is known for. So this layer reads the nine-byte frame headers that pass in both
+//! The library's server can neither change its SETTINGS during a connection nor put debug data into GOAWAY,
+//! and both are things APNs is known for. So this layer reads the nine-byte frame headers that pass in both
 //! directions (RFC 9113, section 4.1), adds SETTINGS frames of its own between the library's frames, swallows
 //! their acknowledgements, and keeps count of the open streams:
 //!
@@ -17,8 +17,8 @@
 //! +---------------------------------------------------------------+
 //! ```
 //!
-//! It also gathers what the library writes while it is corked, so that the answers to many requests leave in one
-//! TLS record.
+//! It also gathers what the library writes while it is corked, so that the answers to many requests leave in
+//! one TLS record.
 
 use std::collections::{HashSet, VecDeque};
 use std::io;
@@ -74,8 +74,8 @@ impl WireHandle {
         lock(&self.state).corked = false;
     }
 
-    /// Tells the peer a new MAX_CONCURRENT_STREAMS. A higher value holds at once, a lower one when the peer has
-    /// acknowledged it (RFC 9113, section 6.5.3). Sent with the library's next flush.
+    /// Tells the peer a new MAX_CONCURRENT_STREAMS. A higher value holds at once, a lower one when the peer
+    /// has acknowledged it (RFC 9113, section 6.5.3). Sent with the library's next flush.
     pub(crate) fn set_max_streams(&self, max_streams: u32) {
         let mut state = lock(&self.state);
         state.max_streams = state.max_streams.max(max_streams);
@@ -95,11 +95,7 @@ impl WireHandle {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         loop {
             if this.hand_on(buf) {
@@ -317,12 +313,8 @@ impl State {
             return;
         }
         for max_streams in self.announcements.drain(..) {
-            let head = Head {
-                length: SETTING_LEN,
-                kind: frame::SETTINGS,
-                flags: 0,
-                stream: frame::CONNECTION,
-            };
+            let head =
+                Head { length: SETTING_LEN, kind: frame::SETTINGS, flags: 0, stream: frame::CONNECTION };
             self.out.extend_from_slice(&head.encode());
             self.out.extend_from_slice(&frame::MAX_CONCURRENT_STREAMS.to_be_bytes());
             self.out.extend_from_slice(&max_streams.to_be_bytes());
@@ -425,9 +417,8 @@ mod tests {
     #[test]
     fn a_lower_limit_holds_from_its_acknowledgement_on() {
         let open = |state: &mut State, stream| {
-            let verdict = state.incoming(Head::parse(
-                frame(frame::HEADERS, 0, stream, b"").first_chunk().unwrap(),
-            ));
+            let verdict =
+                state.incoming(Head::parse(frame(frame::HEADERS, 0, stream, b"").first_chunk().unwrap()));
             assert!(verdict == Verdict::Pass);
             state.refused.remove(&stream)
         };
