@@ -1,20 +1,20 @@
 //! HL7 version 2 messages, from bytes and back (HL7 v2.9 chapter 2).
 //!
 //! ```text
-//! message      = segment *(CR segment)          also LF, CRLF and doubled CR; at most one kind of stray in a message
-//! segment      = name *("|" field)              name: three capitals or digits; in MSH, field 1 is the "|" itself
+//! message      = segment *(CR segment)          or LF, CRLF, doubled CR: what a source ends its lines with
+//! segment      = name *("|" field)              name: PID, OBX ...; in MSH, field 1 is the "|" itself
 //! field        = repetition *("~" repetition)
 //! repetition   = component *("^" component)
 //! component    = subcomponent *("&" subcomponent)
 //! subcomponent = text with escapes              \F\ \S\ \T\ \R\ \E\ \P\ \.br\ \Xhh..\ ...
 //! ```
 //!
-//! The five separators above are the usual ones; a message names its own in MSH-1 and MSH-2. The character set is
-//! that of MSH-18, and the whole message is decoded before it is split: in some sets the second byte of a character
-//! looks like a separator.
+//! The five separators above are the usual ones; a message names its own in MSH-1 and MSH-2. The character
+//! set is that of MSH-18, and the whole message is decoded before it is split: in some sets the second byte
+//! of a character looks like a separator.
 //!
-//! A [`Message`] keeps its text, and fields are views into it that are split when they are asked for: a message of
-//! a million separators costs no more memory than its bytes.
+//! A [`Message`] keeps its text, and fields are views into it that are split when they are asked for: a
+//! message of a million separators costs no more memory than its bytes.
 
 mod charset;
 mod escape;
@@ -102,8 +102,8 @@ pub enum Hl7Error {
         /// The line, from 1, empty ones left out.
         line: usize,
     },
-    /// Segments end with CR, yet a single LF is followed by what looks like a segment: a break in a text and the
-    /// end of a segment cannot be told apart.
+    /// Segments end with CR, yet a single LF is followed by what looks like a segment: a break in a text and
+    /// the end of a segment cannot be told apart.
     #[error("segment {line} holds a line feed before what looks like another segment")]
     MixedLineEnds {
         /// The line, from 1, empty ones left out.
@@ -196,7 +196,8 @@ pub struct Location<'m> {
 pub struct Message {
     separators: Separators,
     charset: Charset,
-    /// Each is valid for its name; texts still hold their escapes, so that an unchanged message is written unchanged.
+    /// Each is valid for its name; texts still hold their escapes, so that an unchanged message is written
+    /// unchanged.
     segments: Vec<Box<str>>,
 }
 
@@ -212,6 +213,9 @@ impl Message {
         let Decoded { text, charset, declared } = charset::decode(bytes, options.fallback)?;
         let lines = lines(&text)?;
         let envelope = lines.iter().take(ENVELOPE_LINES_MAX).take_while(|line| is_envelope(line)).count();
+        if lines.is_empty() {
+            return Err(Hl7Error::Empty);
+        }
         let header = lines.get(envelope).filter(|line| line.starts_with("MSH")).ok_or(Hl7Error::NotHl7)?;
         let separators = Separators::of_header(header)?;
         let mut segments: Vec<Box<str>> = Vec::new();
@@ -262,8 +266,9 @@ impl Message {
         self.charset
     }
 
-    /// Offers every text (each subcomponent that is not empty, MSH-1 and MSH-2 left out) to `change`, decoded, and
-    /// puts what it returns in its place, escaped. The structure stays: a text cannot become a separator.
+    /// Offers every text (each subcomponent that is not empty, MSH-1 and MSH-2 left out) to `change`,
+    /// decoded, and puts what it returns in its place, escaped. The structure stays: a text cannot become a
+    /// separator.
     ///
     /// # Errors
     /// [`WriteError::NoEscape`]; the message is then unchanged.
@@ -302,15 +307,18 @@ impl Message {
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = self.segments().map(|segment| segment.name()).collect();
-        f.debug_struct("Message").field("charset", &self.charset).field("segments", &names).finish_non_exhaustive()
+        f.debug_struct("Message")
+            .field("charset", &self.charset)
+            .field("segments", &names)
+            .finish_non_exhaustive()
     }
 }
 
 /// Splits a text into its lines that are not empty.
 ///
-/// With a CR anywhere, segments end with CR, and an LF beside it belongs to the line end. A lone LF is then a break
-/// inside a text, unless a segment seems to follow: that is refused rather than guessed, since one reading would
-/// lose a result and the other would let a note forge one.
+/// With a CR anywhere, segments end with CR, and an LF beside it belongs to the line end. A lone LF is then a
+/// break inside a text, unless a segment seems to follow: that is refused rather than guessed, since one
+/// reading would lose a result and the other would let a note forge one.
 fn lines(text: &str) -> Result<Vec<&str>, Hl7Error> {
     if !text.contains('\r') {
         return Ok(text.split('\n').filter(|line| !line.is_empty()).collect());

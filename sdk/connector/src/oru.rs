@@ -1,7 +1,8 @@
 //! Results: ORU^R01 (HL7 v2.9 section 7.3.1), `{[PID [PV1]] {[ORC] OBR {NTE} {OBX {NTE}}}}`.
 //!
-//! Segments that the structure has beside these (SPM, TQ1, PRT ...) are passed over. An OBX that stands before the
-//! first OBR, or between an ORC and its OBR, describes the patient or the order; it is no result and is counted only.
+//! Segments that the structure has beside these (SPM, TQ1, PRT ...) are passed over. An OBX that stands
+//! before the first OBR, or between an ORC and its OBR, describes the patient or the order; it is no result
+//! and is counted only.
 
 mod datatype;
 mod status;
@@ -54,7 +55,8 @@ pub enum OruError {
         /// The field: `MSH-10`.
         field: &'static str,
     },
-    /// A second PID: the message speaks of several patients, and must not reach one of them with the other's results.
+    /// A second PID: the message speaks of several patients, and must not reach one of them with the other's
+    /// results.
     #[error("the message has more than one PID")]
     MultiplePatients,
     /// More of something than its limit.
@@ -110,8 +112,8 @@ pub struct SourceEvent {
     pub processing: ProcessingId,
     /// MSH-12.
     pub version: String,
-    /// SHA-256 over message type, processing id and every segment behind MSH. The rest of the header is left out: a
-    /// resend may carry a new time or sequence number.
+    /// SHA-256 over message type, processing id and every segment behind MSH. The rest of the header is left
+    /// out: a resend may carry a new time or sequence number.
     pub body_digest: Digest,
 }
 
@@ -120,7 +122,8 @@ pub struct SourceEvent {
 pub struct SourceKey {
     /// MSH-3, MSH-4 and MSH-10, joined by `|`; a `|` or `\` within one is escaped by `\`.
     pub key: String,
-    /// As in [`SourceEvent::body_digest`]: the same key with another digest is another message under a used id.
+    /// As in [`SourceEvent::body_digest`]: the same key with another digest is another message under a used
+    /// id.
     pub body_digest: Digest,
 }
 
@@ -238,13 +241,15 @@ impl SourceEvent {
     }
 }
 
-/// Whether a text of a result message says something about the patient in words or numbers: name and address in
-/// PID, names of tests and doctors, values, notes. Identifiers, codes, dates and types are left out: what is put in
-/// their place must not break the message. For whoever searches a system for such texts.
+/// Whether a text of a result message says something about the patient in words or numbers: name and address
+/// in PID, names of tests and doctors, values, notes. Identifiers, codes, dates and types are left out: what
+/// is put in their place must not break the message. For whoever searches a system for such texts.
 #[must_use]
 pub fn is_content(location: &Location<'_>) -> bool {
     match (location.segment, location.field) {
-        ("PID", 5 | 6 | 9 | 11) | ("NTE", 3) | ("OBX", 5) => true,
+        ("NTE", 3) | ("OBX", 5) => true,
+        // The seventh component is the type of the name or address.
+        ("PID", 5 | 6 | 9 | 11) => location.component != 7,
         ("OBR", 4) | ("OBX", 3) => location.component == 2,
         ("OBR", 16) => matches!(location.component, 2 | 3),
         _ => false,

@@ -7,9 +7,9 @@
 //!   <SHA-256>.json             0600, why and when: {"reason", "detail", "received", "bytes"}
 //! ```
 //!
-//! A file is written under another name, synced, renamed, and the folder synced: after [`Quarantine::put`] has
-//! returned, a loss of power loses nothing. The name is the digest of the message: the same message is one entry.
-//! The sidecar is written first, so that every message has one.
+//! A file is written under another name, synced, renamed, and the folder synced: after [`Quarantine::put`]
+//! has returned, a loss of power loses nothing. The name is the digest of the message: the same message is
+//! one entry. The sidecar is written first, so that every message has one.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
@@ -78,7 +78,8 @@ impl From<&OruError> for Reason {
 /// Why the quarantine could not do as asked.
 #[derive(Debug, thiserror::Error)]
 pub enum QuarantineError {
-    /// The file system refused. A retry can help; until then the message is not safe and must not be acknowledged.
+    /// The file system refused. A retry can help; until then the message is not safe and must not be
+    /// acknowledged.
     #[error("the quarantine folder cannot be used")]
     Io(#[from] io::Error),
     /// There are [`ENTRIES_MAX`] messages already. A retry helps once some have been released.
@@ -129,12 +130,17 @@ impl Quarantine {
         Ok(Self { folder })
     }
 
-    /// Keeps a message. When this returns, the message is durable. One that is there already stays as it is, with
-    /// its first reason and time.
+    /// Keeps a message. When this returns, the message is durable. One that is there already stays as it is,
+    /// with its first reason and time.
     ///
     /// # Errors
     /// [`QuarantineError`]; nothing can be said then about whether the message is there.
-    pub fn put(&self, message: &[u8], reason: &Reason, received: UnixTime) -> Result<Digest, QuarantineError> {
+    pub fn put(
+        &self,
+        message: &[u8],
+        reason: &Reason,
+        received: UnixTime,
+    ) -> Result<Digest, QuarantineError> {
         if message.len() > MESSAGE_BYTES_MAX {
             return Err(QuarantineError::TooLarge);
         }
@@ -179,8 +185,8 @@ impl Quarantine {
         self.read_locked(id)
     }
 
-    /// Takes a message out: its bytes are returned and its files removed. Whoever must not lose it between the two
-    /// uses [`Quarantine::read`], stores it, and calls this afterwards.
+    /// Takes a message out: its bytes are returned and its files removed. Whoever must not lose it between
+    /// the two uses [`Quarantine::read`], stores it, and calls this afterwards.
     ///
     /// # Errors
     /// As [`Quarantine::read`]; the message is then still there, or at most its sidecar is gone.
@@ -198,7 +204,9 @@ impl Quarantine {
 
     fn read_locked(&self, id: Digest) -> Result<Vec<u8>, QuarantineError> {
         let bytes = match bounded(&self.message_path(id), MESSAGE_BYTES_MAX as u64) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(QuarantineError::Unknown(id)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(QuarantineError::Unknown(id));
+            }
             other => other?,
         };
         if Digest::of(&bytes) == id { Ok(bytes) } else { Err(QuarantineError::Changed(id)) }
@@ -229,7 +237,8 @@ impl Quarantine {
         Ok(ids)
     }
 
-    /// Writes a file so that it is there in full or not at all. One that a crash left half written is overwritten.
+    /// Writes a file so that it is there in full or not at all. One that a crash left half written is
+    /// overwritten.
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), QuarantineError> {
         let unfinished = path.with_extension("unfinished");
         match fs::remove_file(&unfinished) {

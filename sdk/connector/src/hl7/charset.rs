@@ -67,8 +67,9 @@ pub(super) struct Decoded<'b> {
     pub(super) declared: Option<&'b [u8]>,
 }
 
-/// Decodes a message: a byte order mark decides, then MSH-18, then whether it is UTF-8. A declared set is taken at
-/// its word: bytes outside it are an error, since a replaced character may stand in a unit or a dose.
+/// Decodes a message: a byte order mark decides, then MSH-18, then whether it is UTF-8. A declared set is
+/// taken at its word: bytes outside it are an error, since a replaced character may stand in a unit or a
+/// dose.
 pub(super) fn decode(bytes: &[u8], fallback: Fallback) -> Result<Decoded<'_>, Hl7Error> {
     if let Some((encoding, mark)) = Encoding::for_bom(bytes) {
         let bytes = bytes.get(mark..).unwrap_or_default();
@@ -96,11 +97,7 @@ pub(super) fn decode(bytes: &[u8], fallback: Fallback) -> Result<Decoded<'_>, Hl
     }
 }
 
-fn strictly<'b>(
-    bytes: &[u8],
-    charset: Charset,
-    declared: Option<&'b [u8]>,
-) -> Result<Decoded<'b>, Hl7Error> {
+fn strictly<'b>(bytes: &[u8], charset: Charset, declared: Option<&'b [u8]>) -> Result<Decoded<'b>, Hl7Error> {
     let text = charset
         .encoding
         .decode_without_bom_handling_and_without_replacement(bytes)
@@ -108,7 +105,8 @@ fn strictly<'b>(
     Ok(Decoded { text: text.into_owned(), charset, declared })
 }
 
-/// MSH-18 in bytes, and its first repetition: the set of the message. Further ones are for switching within it.
+/// MSH-18 in bytes, and its first repetition: the set of the message. Further ones are for switching within
+/// it.
 fn declaration(bytes: &[u8]) -> Result<(&[u8], &[u8]), Hl7Error> {
     let mut lines = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).filter(|line| !line.is_empty());
     let first = lines.next().ok_or(Hl7Error::Empty)?;

@@ -7,8 +7,8 @@ use super::{Charset, Separators, WriteError};
 /// Lines or columns that one formatting command may skip.
 const SKIP_MAX: usize = 16;
 
-/// A text with its escape sequences replaced. What is no sequence of the standard stays as it is: a sender that
-/// forgot to escape a backslash loses nothing.
+/// A text with its escape sequences replaced. What is no sequence of the standard stays as it is: a sender
+/// that forgot to escape a backslash loses nothing.
 pub(super) fn decode<'t>(raw: &'t str, separators: &Separators, charset: Charset) -> Cow<'t, str> {
     let Some(escape) = separators.escape().filter(|escape| raw.contains(*escape)) else {
         return Cow::Borrowed(raw);

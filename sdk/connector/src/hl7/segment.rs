@@ -1,5 +1,5 @@
-//! Views of a segment's parts. What a message leaves out reads as empty, as the standard has it: a sender may stop
-//! writing where only empty parts would follow.
+//! Views of a segment's parts. What a message leaves out reads as empty, as the standard has it: a sender may
+//! stop writing where only empty parts would follow.
 
 use std::borrow::Cow;
 
@@ -39,10 +39,10 @@ impl<'m> Segment<'m> {
     /// The field with this number, from 1. In MSH, field 1 is the field separator and field 2 the other ones.
     #[must_use]
     pub fn field(&self, number: usize) -> Field<'m> {
-        number.checked_sub(1).and_then(|skipped| self.fields().nth(skipped)).unwrap_or(Field {
-            raw: "",
-            syntax: self.syntax,
-        })
+        number
+            .checked_sub(1)
+            .and_then(|skipped| self.fields().nth(skipped))
+            .unwrap_or(Field { raw: "", syntax: self.syntax })
     }
 
     /// Every field that the segment has, from the first.
@@ -152,8 +152,8 @@ impl<'m> Repetition<'m> {
             .unwrap_or(Component { raw: "", syntax: self.syntax })
     }
 
-    /// The whole repetition as one text, for the types without structure (ST, TX, FT): a component separator that
-    /// a sender forgot to escape is then a character like any other, and nothing behind it is lost.
+    /// The whole repetition as one text, for the types without structure (ST, TX, FT): a component separator
+    /// that a sender forgot to escape is then a character like any other, and nothing behind it is lost.
     #[must_use]
     pub fn literal(&self) -> Cow<'m, str> {
         escape::decode(self.raw, &self.syntax.separators, self.syntax.charset)

@@ -1,6 +1,7 @@
 use super::Hl7Error;
 
-/// The characters that structure a message, from MSH-1 and MSH-2. Those that MSH-2 leaves out do not separate.
+/// The characters that structure a message, from MSH-1 and MSH-2. Those that MSH-2 leaves out do not
+/// separate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Separators {
     field: char,
@@ -12,8 +13,8 @@ pub struct Separators {
 }
 
 impl Separators {
-    /// Reads MSH-1 and MSH-2 (or those of FHS and BHS, which are alike): one to five different characters of ASCII
-    /// punctuation, in the order component, repetition, escape, subcomponent, truncation.
+    /// Reads MSH-1 and MSH-2 (or those of FHS and BHS, which are alike): one to five different characters of
+    /// ASCII punctuation, in the order component, repetition, escape, subcomponent, truncation.
     pub(super) fn of_header(line: &str) -> Result<Self, Hl7Error> {
         let rest = line.get(3..).ok_or(Hl7Error::NotHl7)?;
         let mut chars = rest.chars();

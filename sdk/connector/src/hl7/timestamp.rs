@@ -19,7 +19,11 @@ impl UtcOffset {
     /// An offset in minutes, at most 14 hours either way.
     #[must_use]
     pub const fn of_minutes(minutes: i16) -> Option<Self> {
-        if minutes >= -OFFSET_MINUTES_MAX && minutes <= OFFSET_MINUTES_MAX { Some(Self { minutes }) } else { None }
+        if minutes >= -OFFSET_MINUTES_MAX && minutes <= OFFSET_MINUTES_MAX {
+            Some(Self { minutes })
+        } else {
+            None
+        }
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -44,8 +48,8 @@ pub struct Timestamp {
 }
 
 impl Timestamp {
-    /// Reads a timestamp; `None` if the text is not one, or names a day or time that does not exist. Fractions of a
-    /// second are dropped.
+    /// Reads a timestamp; `None` if the text is not one, or names a day or time that does not exist.
+    /// Fractions of a second are dropped.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
@@ -88,8 +92,8 @@ impl Timestamp {
         Self { offset: self.offset.or(offset), ..self }
     }
 
-    /// Seconds since the Unix epoch. A time without an offset counts as UTC, a date as its first second. `None`
-    /// before 1970.
+    /// Seconds since the Unix epoch. A time without an offset counts as UTC, a date as its first second.
+    /// `None` before 1970.
     #[must_use]
     pub fn unix(&self) -> Option<UnixTime> {
         let days = days_from_epoch(self.year, self.month.unwrap_or(1), self.day.unwrap_or(1));
@@ -99,8 +103,8 @@ impl Timestamp {
         u64::try_from(days * SECONDS_PER_DAY + seconds - offset).ok().map(UnixTime)
     }
 
-    /// As a FHIR `dateTime`. A time of day without an offset is left out: FHIR has none, and a guessed one would
-    /// state another moment.
+    /// As a FHIR `dateTime`. A time of day without an offset is left out: FHIR has none, and a guessed one
+    /// would state another moment.
     #[must_use]
     pub fn fhir_date_time(&self) -> String {
         self.fhir_instant().unwrap_or_else(|| {
@@ -175,10 +179,31 @@ mod tests {
     #[test]
     fn what_is_no_time_is_none() {
         for bad in [
-            "", "2", "202", "20", "2024-02-30", "20240230", "20230229", "19000229", "20241301", "20240100",
-            "2024010124", "202401011260", "20240101000060", "20240101000000.", "20240101000000.12345",
-            "202401010000.5", "20240101+01", "20240101+01:00", "20240101+1500", "20240101+1260", "20240101++100",
-            "0000", "２０２４", "2024é", "20240101-",
+            "",
+            "2",
+            "202",
+            "20",
+            "2024-02-30",
+            "20240230",
+            "20230229",
+            "19000229",
+            "20241301",
+            "20240100",
+            "2024010124",
+            "202401011260",
+            "20240101000060",
+            "20240101000000.",
+            "20240101000000.12345",
+            "202401010000.5",
+            "20240101+01",
+            "20240101+01:00",
+            "20240101+1500",
+            "20240101+1260",
+            "20240101++100",
+            "0000",
+            "２０２４",
+            "2024é",
+            "20240101-",
         ] {
             assert_eq!(Timestamp::parse(bad), None, "{bad}");
         }

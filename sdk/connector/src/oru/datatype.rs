@@ -1,6 +1,5 @@
 //! The data types that a result uses (HL7 v2.9 chapter 2A): CX, HD, XPN, EI, XCN, CE and CWE.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use super::{NULL, OruError};
@@ -181,14 +180,20 @@ impl Coded {
         let first = self.code.as_ref().or(self.alternate.as_ref()).map(|(code, _)| code.as_str());
         self.text.as_deref().or(first).unwrap_or_default()
     }
+
+    /// The code, or the words where there is none: how units are written.
+    #[must_use]
+    pub fn short(&self) -> &str {
+        self.code.as_ref().map_or_else(|| self.display(), |(code, _)| code)
+    }
 }
 
-fn text(text: Cow<'_, str>) -> String {
+fn text(text: impl AsRef<str>) -> String {
     filled(text).unwrap_or_default()
 }
 
 /// The text without space around it, if there is any.
-fn filled(text: Cow<'_, str>) -> Option<String> {
-    let text = text.trim();
+fn filled(text: impl AsRef<str>) -> Option<String> {
+    let text = text.as_ref().trim();
     (!text.is_empty() && text != NULL).then(|| text.to_owned())
 }

@@ -44,8 +44,8 @@ pub enum ResultStatus {
     NotAsked,
     /// O: describes the order, without a result.
     OrderDetail,
-    /// Empty, or no code of the table. The sender did not say whether the value may be relied on, or a message was
-    /// cut off before this field.
+    /// Empty, or no code of the table. The sender did not say whether the value may be relied on, or a
+    /// message was cut off before this field.
     Unstated,
 }
 
@@ -93,8 +93,10 @@ pub enum AbnormalFlag {
     Abnormal,
     /// AA.
     CriticallyAbnormal,
-    /// LU and HU: significantly low or high, short of critical.
-    Significant,
+    /// LU: significantly low, short of critical.
+    SignificantlyLow,
+    /// HU: significantly high, short of critical.
+    SignificantlyHigh,
     /// U: risen since the last result.
     Risen,
     /// D: fallen since the last result.
@@ -170,10 +172,8 @@ impl ResultStatus {
     /// Whether the value is the patient's and may be told.
     #[must_use]
     pub const fn has_value(self) -> bool {
-        !matches!(
-            self,
-            Self::Pending | Self::Cancelled | Self::NotAsked | Self::OrderDetail | Self::Unstated
-        ) && !self.retracts()
+        !matches!(self, Self::Pending | Self::Cancelled | Self::NotAsked | Self::OrderDetail | Self::Unstated)
+            && !self.retracts()
     }
 }
 
@@ -221,7 +221,8 @@ impl AbnormalFlag {
             "N" => Self::Normal,
             "A" => Self::Abnormal,
             "AA" => Self::CriticallyAbnormal,
-            "LU" | "HU" => Self::Significant,
+            "LU" => Self::SignificantlyLow,
+            "HU" => Self::SignificantlyHigh,
             "U" => Self::Risen,
             "D" => Self::Fallen,
             "B" => Self::Better,

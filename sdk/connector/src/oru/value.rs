@@ -57,9 +57,8 @@ impl Value {
         }
         let single = field.repetitions().nth(1).is_none();
         let typed = match value_type {
-            "NM" if single => {
-                Decimal::parse(&field.first().literal()).map(|number| Self::Quantity { comparator: None, number })
-            }
+            "NM" if single => Decimal::parse(&field.first().literal())
+                .map(|number| Self::Quantity { comparator: None, number }),
             "SN" if single => structured_number(field),
             "CE" | "CWE" | "CNE" | "CF" if single => Coded::of(field.first()).map(Self::Coded),
             "DT" | "DTM" | "TS" if single => Timestamp::parse(&field.text()).map(Self::Time),
@@ -132,7 +131,8 @@ fn structured_number(field: Field<'_>) -> Option<Value> {
     Some(Value::Quantity { comparator, number })
 }
 
-/// Any value as text. Types without structure are taken literally; of the others, the parts that are not empty.
+/// Any value as text. Types without structure are taken literally; of the others, the parts that are not
+/// empty.
 fn text(value_type: &str, field: Field<'_>) -> String {
     let literal = matches!(value_type, "ST" | "TX" | "FT" | "NM" | "");
     let between = if value_type == "SN" { "" } else { " " };
