@@ -1,0 +1,101 @@
+//! Why something on the device did not work.
+
+use std::time::Duration;
+
+use sealpost_wire::error::{FormatError, TrustError};
+
+use crate::platform::PlatformError;
+
+/// Why an operation of a device failed.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// There is no enrolled device in the folder.
+    #[error("no device is enrolled here")]
+    NotEnrolled,
+    /// A device is enrolled already; a second enrolment takes another folder.
+    #[error("a device is enrolled here already")]
+    AlreadyEnrolled,
+    /// The tenant has not countersigned the device yet. Trying later helps.
+    #[error("the tenant has not countersigned the device yet")]
+    NotAdmitted,
+    /// The state was written by a newer version.
+    #[error("the state was written by a newer version ({0})")]
+    NewerState(i64),
+    /// A stored value cannot be read with the platform's key.
+    #[error("a stored value cannot be read: the platform's key is another one, or the value was changed")]
+    Unreadable,
+    /// No such message.
+    #[error("there is no such message")]
+    UnknownMessage,
+    /// The key store or a file.
+    #[error(transparent)]
+    Platform(#[from] PlatformError),
+    /// The database.
+    #[error("the device's database failed")]
+    Database(#[from] rusqlite::Error),
+    /// A server.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// A signed structure from a server that is not to be believed.
+    #[error("the server sent something that is not to be believed: {0}")]
+    Trust(#[from] TrustError),
+    /// Something that cannot be signed as it is.
+    #[error("not possible in the format: {0}")]
+    Format(#[from] FormatError),
+}
+
+impl DeviceError {
+    /// Whether the same call later may work.
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        match self {
+            Self::NotAdmitted | Self::Database(_) => true,
+            Self::Http(error) => error.is_temporary(),
+            _ => false,
+        }
+    }
+}
+
+/// Why a request to a server failed.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// No answer: name, connection, time.
+    #[error("the server cannot be reached: {0}")]
+    Unreachable(String),
+    /// The server refused, with the code of its problem document.
+    #[error("the server refused: {code} ({status}){}", detail.as_deref().map(|text| format!(": {text}")).unwrap_or_default())]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// The stable code.
+        code: String,
+        /// What was wrong in this case.
+        detail: Option<String>,
+        /// How long to wait, if the server said so.
+        retry_after: Option<Duration>,
+    },
+    /// The answer is not what the contract says.
+    #[error("the server's answer cannot be read")]
+    Malformed,
+}
+
+impl HttpError {
+    /// Whether the same request later may work.
+    #[must_use]
+    pub const fn is_temporary(&self) -> bool {
+        match self {
+            Self::Unreachable(_) => true,
+            Self::Refused { status, .. } => *status >= 500 || *status == 429,
+            Self::Malformed => false,
+        }
+    }
+
+    /// The stable code of the server's refusal.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Refused { code, .. } => Some(code),
+            _ => None,
+        }
+    }
+}

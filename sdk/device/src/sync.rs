@@ -1,0 +1,245 @@
+//! Sync: receipts up, boxes down, each box taken in by one transaction.
+
+use std::time::Duration;
+
+use sealpost_open::{OpenError, open};
+use sealpost_wire::api::relay::{SyncRequest, SyncResponse, WaitingBox};
+use sealpost_wire::base64url::Base64Url;
+use sealpost_wire::clock::UnixTime;
+use sealpost_wire::context::MessageContext;
+use sealpost_wire::id::{Digest, NotificationId, TransportId};
+use sealpost_wire::limits::RECEIPTS_PER_SYNC_MAX;
+use sealpost_wire::message::{SealedMessage, VerifiedMessage};
+use sealpost_wire::payload::Frame;
+use sealpost_wire::prekey::PrekeyKind;
+use sealpost_wire::receipt::{Receipt, ReceiptStatement};
+use sealpost_wire::trust::TenantTrust;
+use zeroize::Zeroizing;
+
+use crate::Device;
+use crate::error::DeviceError;
+use crate::http::json;
+use crate::store::{Change, MessageRow};
+
+/// Round trips of one sync: enough for any mailbox, and an end if a server never says "no more".
+const ROUNDS_MAX: usize = 1000;
+
+/// The reason for a box whose prekey is not, or no more, on this device.
+const UNKNOWN_PREKEY: &str = "unknown_prekey";
+/// The reason for a second, other box under a transport id that was used before.
+const REPLAYED: &str = "replayed";
+
+/// What a sync brought.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SyncReport {
+    /// What became of each box that came, in order.
+    pub boxes: Vec<TakenBox>,
+    /// Receipts that reached the relay.
+    pub receipts_sent: usize,
+}
+
+/// What became of one box.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TakenBox {
+    /// Opened and stored.
+    Opened(NotificationId),
+    /// Opened; a revision as new was there already.
+    Superseded(NotificationId),
+    /// This very box was taken in before; its receipt goes out once more.
+    Duplicate(TransportId),
+    /// It cannot be opened; the sender is told the code.
+    Unopenable(TransportId, String),
+    /// Not yet: this device's clock is behind. The relay keeps it.
+    Deferred(TransportId),
+}
+
+impl Device {
+    /// Sends receipts, fetches all boxes that wait, opens and acknowledges them. With a `wait` the relay keeps the
+    /// request open that long (whole seconds) for a box to come when none waits.
+    ///
+    /// # Errors
+    /// Server and storage errors. What was taken in before an error stays taken in.
+    pub fn sync(&mut self, wait: Duration) -> Result<SyncReport, DeviceError> {
+        let mut report = SyncReport::default();
+        let mut after = 0;
+        let mut wait = wait;
+        for _ in 0..ROUNDS_MAX {
+            let receipts = self.store.receipts(RECEIPTS_PER_SYNC_MAX)?;
+            let body = SyncRequest {
+                after,
+                limit: None,
+                wait: u16::try_from(wait.as_secs()).unwrap_or(u16::MAX),
+                receipts: receipts.iter().map(|(_, receipt)| Base64Url(receipt.clone())).collect(),
+            };
+            let relay = self.enrolled.relay.clone();
+            let answer: SyncResponse = self.call("POST", &relay, "/v1/sync".to_owned(), json(&body)?, wait)?;
+            wait = Duration::ZERO;
+            if let Some(status) = &answer.status {
+                self.take_status(status.as_ref())?;
+            }
+            let sent: Vec<i64> = receipts.iter().map(|(id, _)| *id).take(answer.receipts.len()).collect();
+            report.receipts_sent += sent.len();
+            after = answer.boxes.last().map_or(after, |last| last.cursor.max(after));
+            self.take_boxes(&answer.boxes, &sent, &mut report)?;
+            if !answer.more && self.store.receipts(1)?.is_empty() {
+                break;
+            }
+        }
+        Ok(report)
+    }
+
+    /// Takes in a newer tenant status; an older one is left aside.
+    pub(crate) fn take_status(&mut self, bytes: &[u8]) -> Result<(), DeviceError> {
+        let mut trust = self.trust()?;
+        match trust.accept_status(bytes, self.clock.now()) {
+            Ok(true) => {
+                let rng = self.rng.as_mut();
+                self.store.change(|change| change.set_meta("status", bytes, rng))
+            }
+            Ok(false) => Ok(()),
+            Err(error) => {
+                // The relay may be behind the keyserver, or lie; either way what is known stands.
+                tracing::warn!(code = error.code(), "a tenant status was refused");
+                Ok(())
+            }
+        }
+    }
+
+    fn take_boxes(
+        &mut self,
+        boxes: &[WaitingBox],
+        receipts_sent: &[i64],
+        report: &mut SyncReport,
+    ) -> Result<(), DeviceError> {
+        let _held = self.lock.hold()?;
+        let now = self.clock.now();
+        // The relay has answered for these, each of them: sending them again would change nothing.
+        self.store.change(|change| {
+            receipts_sent.iter().try_for_each(|id| change.delete_receipt(*id))?;
+            change.forget_expired(now)?;
+            change.set_counter("latest_time", now.0.cast_signed())
+        })?;
+        let trust = self.trust()?;
+        for waiting in boxes {
+            let taken = self.take_box(waiting, &trust, now)?;
+            report.boxes.push(taken);
+        }
+        Ok(())
+    }
+
+    fn take_box(
+        &mut self,
+        waiting: &WaitingBox,
+        trust: &TenantTrust,
+        now: UnixTime,
+    ) -> Result<TakenBox, DeviceError> {
+        let context = MessageContext {
+            tenant: self.enrolled.tenant.clone(),
+            transport_id: waiting.id,
+            device: self.enrolled.device,
+            identity: self.enrolled.identity_digest(),
+            expires_at: waiting.expires_at,
+        };
+        let identity = &self.enrolled.identity;
+        let rng = self.rng.as_mut();
+        let (taken, generation) = self.store.change(|change| {
+            let sealed = Digest::of(waiting.sealed.as_ref());
+            if let Some(receipt) = change.seen(sealed)? {
+                change.queue_receipt(&receipt)?;
+                return Ok((TakenBox::Duplicate(waiting.id), None));
+            }
+            let receipt = |statement| {
+                Receipt {
+                    tenant: context.tenant.clone(),
+                    transport_id: waiting.id,
+                    device: context.device,
+                    sealed,
+                    statement,
+                    time: now,
+                }
+                .sign(identity)
+            };
+            match open_box(change, waiting, &context, trust, now)? {
+                Opening::Opened(opened) => {
+                    let sender = opened.message.sender.as_str();
+                    let receipt = receipt(ReceiptStatement::Opened(opened.kind));
+                    change.mark_seen(sealed, Some(sender), waiting.id, waiting.expires_at, &receipt)?;
+                    if opened.kind == PrekeyKind::OneTime {
+                        change.delete_prekey(opened.prekey)?;
+                    }
+                    let Frame::Notification(notification) = &opened.message.frame;
+                    let content = serde_json::to_vec(notification).map_err(|_| DeviceError::Unreadable)?;
+                    let row = MessageRow {
+                        sender: sender.to_owned(),
+                        notification: notification.id.as_bytes().to_vec(),
+                        revision: i64::try_from(notification.revision).unwrap_or(i64::MAX),
+                        transport_id: waiting.id,
+                        sealed,
+                        kind: opened.kind,
+                        received: now,
+                        presented: false,
+                        content: Zeroizing::new(content),
+                    };
+                    let stored = change.put_message(&row, rng)?;
+                    change.queue_receipt(&receipt)?;
+                    let id = notification.id;
+                    let taken = if stored { TakenBox::Opened(id) } else { TakenBox::Superseded(id) };
+                    Ok((taken, Some(change.next_generation()?)))
+                }
+                Opening::Refused(code) => {
+                    let receipt = receipt(ReceiptStatement::Unopenable(code.to_owned()));
+                    change.mark_seen(sealed, None, waiting.id, waiting.expires_at, &receipt)?;
+                    change.queue_receipt(&receipt)?;
+                    Ok((TakenBox::Unopenable(waiting.id, code.to_owned()), None))
+                }
+                Opening::Deferred => Ok((TakenBox::Deferred(waiting.id), None)),
+            }
+        })?;
+        if let Some(generation) = generation {
+            self.platform.set_generation(generation)?;
+        }
+        Ok(taken)
+    }
+}
+
+struct OpenedBox {
+    message: VerifiedMessage,
+    prekey: sealpost_wire::id::PrekeyId,
+    kind: PrekeyKind,
+}
+
+enum Opening {
+    Opened(Box<OpenedBox>),
+    Refused(&'static str),
+    Deferred,
+}
+
+/// Opens a box with the prekey that it names. Every check has passed before a prekey is deleted.
+fn open_box(
+    change: &Change<'_>,
+    waiting: &WaitingBox,
+    context: &MessageContext,
+    trust: &TenantTrust,
+    now: UnixTime,
+) -> Result<Opening, DeviceError> {
+    let bytes = waiting.sealed.as_ref();
+    let prekey = match SealedMessage::read(bytes) {
+        Ok(sealed) => sealed.prekey,
+        Err(error) => return Ok(Opening::Refused(error.code())),
+    };
+    let Some(stored) = change.prekey(prekey)? else { return Ok(Opening::Refused(UNKNOWN_PREKEY)) };
+    match open(bytes, context, &stored.key, trust, now) {
+        Ok(message) if change.replayed(message.sender.as_str(), waiting.id)? => {
+            tracing::warn!(message = %waiting.id, "another box came under a transport id that was used before");
+            Ok(Opening::Refused(REPLAYED))
+        }
+        Ok(message) => Ok(Opening::Opened(Box::new(OpenedBox { message, prekey, kind: stored.kind }))),
+        Err(error) if is_for_later(&error) => Ok(Opening::Deferred),
+        Err(error) => Ok(Opening::Refused(error.code())),
+    }
+}
+
+/// Whether only this device's clock stands in the way.
+fn is_for_later(error: &OpenError) -> bool {
+    matches!(error.code(), "created_in_future" | "certificate_not_yet_valid")
+}
