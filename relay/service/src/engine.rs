@@ -28,6 +28,7 @@
 //! 100 ms, once four rotated memtables of one keyspace wait to be written; see [`Options::memtable_bytes`] for a size
 //! that avoids it.
 
+mod answers;
 mod command;
 mod error;
 mod keyspace;

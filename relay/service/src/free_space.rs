@@ -27,7 +27,14 @@ impl FreeSpace {
     /// The file system cannot be asked.
     pub fn new(path: &Path, reserve_bytes: u64, interval: Duration) -> io::Result<Self> {
         let bytes = free_bytes(path)?;
-        Ok(Self { path: path.into(), reserve_bytes, interval, bytes, read_at: Instant::now(), written_bytes: 0 })
+        Ok(Self {
+            path: path.into(),
+            reserve_bytes,
+            interval,
+            bytes,
+            read_at: Instant::now(),
+            written_bytes: 0,
+        })
     }
 
     /// Whether at least the reserve is free. A reading that fails leaves the last one in force, with a warning.
@@ -35,7 +42,9 @@ impl FreeSpace {
         if self.read_at.elapsed() >= self.interval || self.written_bytes >= WRITTEN_BYTES_MAX {
             match free_bytes(&self.path) {
                 Ok(bytes) => self.bytes = bytes,
-                Err(error) => tracing::warn!(%error, path = %self.path.display(), "reading the free space failed"),
+                Err(error) => {
+                    tracing::warn!(%error, path = %self.path.display(), "reading the free space failed")
+                }
             }
             self.read_at = Instant::now();
             self.written_bytes = 0;

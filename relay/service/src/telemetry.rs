@@ -3,5 +3,5 @@
 mod logs;
 mod metrics;
 
-pub use logs::{LogError, LogFormat, LogOptions, LEVEL_VARIABLE, init_logs};
+pub use logs::{LEVEL_VARIABLE, LogError, LogFormat, LogOptions, init_logs};
 pub use metrics::{METRICS_CONTENT_TYPE, MetricError, Metrics};

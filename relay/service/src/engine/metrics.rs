@@ -12,7 +12,8 @@ const GROUP_COMMANDS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 25
 const GROUP_BYTES: &[f64] = &[1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0, 4_194_304.0];
 
 /// Bucket bounds for a commit: a good disk syncs in 0.1 ms, a bad one in 50.
-const COMMIT_SECONDS: &[f64] = &[0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0];
+const COMMIT_SECONDS: &[f64] =
+    &[0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0];
 
 pub(super) struct EngineMetrics {
     pub(super) commands: IntCounterVec,
@@ -52,14 +53,10 @@ impl EngineMetrics {
                 "Time from a decided group to a durable and visible one.",
                 COMMIT_SECONDS,
             )?,
-            queue_commands: metrics.gauge(
-                "sealpost_store_queue_commands",
-                "Commands that waited when the store last looked.",
-            )?,
-            free_bytes: metrics.gauge(
-                "sealpost_store_free_bytes",
-                "Free bytes of the file system that holds the store.",
-            )?,
+            queue_commands: metrics
+                .gauge("sealpost_store_queue_commands", "Commands that waited when the store last looked.")?,
+            free_bytes: metrics
+                .gauge("sealpost_store_free_bytes", "Free bytes of the file system that holds the store.")?,
         })
     }
 

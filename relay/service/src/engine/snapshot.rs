@@ -5,7 +5,11 @@ use std::{ops::RangeBounds, sync::Arc};
 use aws_lc_rs::digest::{Context, SHA256};
 use fjall::{Readable, Slice};
 
-use super::{EngineError, Keyspace, store::Store, view::{Direction, KeyRange}};
+use super::{
+    EngineError, Keyspace,
+    store::Store,
+    view::{Direction, KeyRange},
+};
 
 /// A row: key and value.
 pub type Row = (Slice, Slice);

@@ -11,6 +11,7 @@ use prometheus::IntCounter;
 
 use super::{
     CommitStage, EngineError, OpenError, Options, Space, View,
+    answers::Answers,
     command::{Decision, Job},
     metrics::EngineMetrics,
     queue::CommandQueue,
@@ -27,6 +28,7 @@ pub(super) struct Writer {
     queue: Arc<CommandQueue>,
     metrics: Arc<EngineMetrics>,
     free_space: FreeSpace,
+    answers: Answers,
     view: View,
     /// Taken from the queue, not yet run.
     taken: VecDeque<Box<dyn Job>>,
@@ -45,9 +47,11 @@ impl Writer {
         queue: Arc<CommandQueue>,
         metrics: Arc<EngineMetrics>,
     ) -> Result<Self, OpenError> {
-        let free_space = FreeSpace::new(&options.path, options.reserve_free_bytes, options.free_space_interval)
-            .map_err(|source| OpenError::Io { what: "reading the free space", source })?;
+        let free_space =
+            FreeSpace::new(&options.path, options.reserve_free_bytes, options.free_space_interval)
+                .map_err(|source| OpenError::Io { what: "reading the free space", source })?;
         Ok(Self {
+            answers: Answers::new(),
             view: View::new(store.clone()),
             taken: VecDeque::new(),
             decided: Vec::new(),
@@ -80,9 +84,7 @@ impl Writer {
             for act in self.view.take_after_commit() {
                 act();
             }
-            for job in self.decided.drain(..) {
-                job.answer(Ok(()));
-            }
+            self.answers.send(std::mem::take(&mut self.decided));
             self.bound_memtables()?;
         }
         self.store.sync_all().map_err(EngineError::failed)

@@ -62,7 +62,9 @@ pub fn init_logs(options: &LogOptions) -> Result<(), LogError> {
     let registry = tracing_subscriber::registry().with(filter(&level)?);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     match options.format {
-        LogFormat::Json => registry.with(lines.json().flatten_event(true).with_span_list(false)).try_init()?,
+        LogFormat::Json => {
+            registry.with(lines.json().flatten_event(true).with_span_list(false)).try_init()?
+        }
         LogFormat::Text => registry.with(lines.with_ansi(false)).try_init()?,
     }
     Ok(())

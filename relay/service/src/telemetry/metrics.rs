@@ -1,10 +1,8 @@
 //! Metrics in the Prometheus text format, named as `promtool check metrics` wants them.
 
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
-    core::Collector,
-    process_collector::ProcessCollector,
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder, core::Collector, process_collector::ProcessCollector,
 };
 
 /// What every metric of this project begins with.
@@ -19,8 +17,26 @@ const RESERVED_ENDINGS: &[&str] =
 
 /// Words of a name that are units, but not base units.
 const OTHER_UNITS: &[&str] = &[
-    "milliseconds", "microseconds", "nanoseconds", "minutes", "hours", "days", "ms", "us", "ns", "s", "kilobytes",
-    "megabytes", "kib", "mib", "gib", "kb", "mb", "gb", "bits", "percent",
+    "milliseconds",
+    "microseconds",
+    "nanoseconds",
+    "minutes",
+    "hours",
+    "days",
+    "ms",
+    "us",
+    "ns",
+    "s",
+    "kilobytes",
+    "megabytes",
+    "kib",
+    "mib",
+    "gib",
+    "kb",
+    "mb",
+    "gb",
+    "bits",
+    "percent",
 ];
 
 /// The metrics of one process, or of one test.

@@ -12,7 +12,8 @@ fn short_of_space_only_what_makes_room_is_done() {
     let engine = open(Options { reserve_free_bytes: u64::MAX, ..options(folder.path()) });
     let refused = put(&engine, "new", "value").wait().unwrap_err();
     assert!(matches!(refused, EngineError::NoSpace) && refused.is_retryable());
-    let expired: Reply<_, Declined> = engine.write_with("expire", Space::Frees, |view| Ok(view.take(ROWS, "old")));
+    let expired: Reply<_, Declined> =
+        engine.write_with("expire", Space::Frees, |view| Ok(view.take(ROWS, "old")));
     assert_eq!(text(expired.wait().unwrap().unwrap()).as_deref(), Some("value"));
     assert_eq!(get(&engine, "old"), None);
     assert_eq!(get(&engine, "new"), None);
@@ -27,8 +28,7 @@ fn write_into_fault(folder: &Path, stage: CommitStage) -> (Engine, EngineError, 
         let told = told.clone();
         Arc::new(move |error| told.lock().unwrap().push(error.clone()))
     };
-    let engine =
-        open(Options { commit_hook: Some(failing), on_fatal: Some(on_fatal), ..options(folder) });
+    let engine = open(Options { commit_hook: Some(failing), on_fatal: Some(on_fatal), ..options(folder) });
     let error = put(&engine, "key", "value").wait().unwrap_err();
     engine.shutdown();
     let told = told.lock().unwrap().clone();

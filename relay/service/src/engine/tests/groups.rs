@@ -18,8 +18,9 @@ fn a_declined_command_is_taken_back_and_the_others_of_its_group_stand() {
         view.remove(ROWS, "shared");
         Err(Declined)
     });
-    let seen_after: Reply<_, Declined> = engine
-        .write("look", |view| Ok([view.get(ROWS, "shared"), view.get(ROWS, "own"), view.get(ROWS, "durable")]));
+    let seen_after: Reply<_, Declined> = engine.write("look", |view| {
+        Ok([view.get(ROWS, "shared"), view.get(ROWS, "own"), view.get(ROWS, "durable")])
+    });
     gate.open();
 
     held.wait().unwrap().unwrap();
@@ -106,7 +107,9 @@ fn commands_run_in_the_order_in_which_they_were_given() {
     let replies: Vec<Reply<u64, Declined>> = (0..500)
         .map(|_| {
             engine.write("count", |view| {
-                let count = view.get(ROWS, "count").map_or(0, |value| u64::from_be_bytes((*value).try_into().unwrap()));
+                let count = view
+                    .get(ROWS, "count")
+                    .map_or(0, |value| u64::from_be_bytes((*value).try_into().unwrap()));
                 view.put(ROWS, "count", (count + 1).to_be_bytes());
                 Ok(count)
             })

@@ -1,6 +1,9 @@
 //! A view's reads against a `BTreeMap`, over any mix of stored, overlaid, removed and taken-back rows.
 
-use std::{collections::BTreeMap, ops::{Bound, RangeBounds}};
+use std::{
+    collections::BTreeMap,
+    ops::{Bound, RangeBounds},
+};
 
 use proptest::prelude::*;
 
@@ -55,11 +58,7 @@ fn change() -> impl Strategy<Value = Change> {
 }
 
 fn bound() -> impl Strategy<Value = Bound<Vec<u8>>> {
-    prop_oneof![
-        key().prop_map(Bound::Included),
-        key().prop_map(Bound::Excluded),
-        Just(Bound::Unbounded),
-    ]
+    prop_oneof![key().prop_map(Bound::Included), key().prop_map(Bound::Excluded), Just(Bound::Unbounded),]
 }
 
 fn step() -> impl Strategy<Value = Step> {

@@ -25,7 +25,9 @@ fn rows_are_there_again_after_a_shutdown_and_after_a_drop() {
 fn a_folder_in_use_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let engine = open(options(folder.path()));
-    assert!(matches!(open_error(options(folder.path())), OpenError::Locked { path } if path == folder.path()));
+    assert!(
+        matches!(open_error(options(folder.path())), OpenError::Locked { path } if path == folder.path())
+    );
     drop(engine);
     open(options(folder.path()));
 }
