@@ -12,7 +12,7 @@ use crate::cbor::{Reader, Writer};
 use crate::certificate::Purpose;
 use crate::clock::UnixTime;
 use crate::error::{FormatError, TrustError};
-use crate::id::TenantId;
+use crate::id::{KeyId, TenantId};
 use crate::key::SigningKey;
 use crate::limits::{ADMISSION_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::record::DeviceRecord;
@@ -28,6 +28,8 @@ pub struct Admission {
     pub record: DeviceRecord,
     /// When the enroller signed.
     pub issued: UnixTime,
+    /// The enrol key that signed.
+    pub signer: KeyId,
 }
 
 impl Admission {
@@ -60,12 +62,12 @@ impl Admission {
         if record.len() > RECORD_BYTES_MAX {
             return Err(FormatError::TooLarge(RECORD_BYTES_MAX).into());
         }
-        trust.verify_certified(&signed, Purpose::Enrol, Some(issued))?;
+        let signer = trust.verify_certified(&signed, Purpose::Enrol, Some(issued))?.key.key_id();
         let record = DeviceRecord::verify(record)?;
         if tenant != *trust.tenant() || record.tenant != tenant {
             return Err(TrustError::WrongTenant);
         }
         trust.check_device(record.device)?;
-        Ok(Self { record, issued })
+        Ok(Self { record, issued, signer })
     }
 }

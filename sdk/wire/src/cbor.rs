@@ -205,47 +205,53 @@ impl Writer {
         Self(minicbor::Encoder::new(Vec::new()))
     }
 
+    /// A writer that does not move what it wrote while that has at most `bytes`: a secret that is wiped at the end
+    /// leaves no copy behind.
+    pub(crate) fn with_capacity(bytes: usize) -> Self {
+        Self(minicbor::Encoder::new(Vec::with_capacity(bytes)))
+    }
+
     pub(crate) fn finish(self) -> Vec<u8> {
         self.0.into_writer()
     }
 
     pub(crate) fn uint(&mut self, value: u64) -> &mut Self {
         let written = self.0.u64(value).map(|_| ());
-        self.wrote(written)
+        self.wrote(&written)
     }
 
     pub(crate) fn int(&mut self, value: i64) -> &mut Self {
         let written = self.0.i64(value).map(|_| ());
-        self.wrote(written)
+        self.wrote(&written)
     }
 
     pub(crate) fn bytes(&mut self, value: &[u8]) -> &mut Self {
         let written = self.0.bytes(value).map(|_| ());
-        self.wrote(written)
+        self.wrote(&written)
     }
 
     pub(crate) fn text(&mut self, value: &str) -> &mut Self {
         let written = self.0.str(value).map(|_| ());
-        self.wrote(written)
+        self.wrote(&written)
     }
 
     pub(crate) fn tag(&mut self, value: u64) -> &mut Self {
         let written = self.0.tag(minicbor::data::Tag::new(value)).map(|_| ());
-        self.wrote(written)
+        self.wrote(&written)
     }
 
     pub(crate) fn array(&mut self, length: usize) -> &mut Self {
         let written = self.0.array(length as u64).map(|_| ());
-        self.wrote(written)
+        self.wrote(&written)
     }
 
     pub(crate) fn map(&mut self, length: usize) -> &mut Self {
         let written = self.0.map(length as u64).map(|_| ());
-        self.wrote(written)
+        self.wrote(&written)
     }
 
     /// Writing into a `Vec` cannot fail; the encoder says so in its error type.
-    fn wrote(&mut self, written: Result<(), minicbor::encode::Error<Infallible>>) -> &mut Self {
+    fn wrote(&mut self, written: &Result<(), minicbor::encode::Error<Infallible>>) -> &mut Self {
         debug_assert!(written.is_ok(), "the encoder refused a plain item");
         self
     }

@@ -128,6 +128,12 @@ impl DeviceSet {
         Ok((set, certificate))
     }
 
+    /// Reads a set that the caller verified before it stored it: its form and its records are checked, its signer is
+    /// not, whose key may have been revoked since. For judging what follows it, never for a set that came from outside.
+    pub fn verified_before(bytes: &[u8]) -> Result<Self, TrustError> {
+        Self::read(bytes, &Sign1::read(bytes, DEVICE_SET_BYTES_MAX, TYP)?)
+    }
+
     /// Whether this set follows `previous`: the next version, the hash of its bytes, the same recipient, and no revoked
     /// device forgotten or taken back.
     #[must_use]

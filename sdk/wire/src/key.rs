@@ -60,13 +60,17 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// A public Ed25519 key: a point on the curve that is not of small order.
+/// A public Ed25519 key: the one encoding of a point on the curve that is not of small order.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct VerifyingKey(ed25519_dalek::VerifyingKey);
 
 impl VerifyingKey {
-    /// The key with these 32 bytes. Bytes that are no point, or one of small order, are refused.
+    /// The key with these 32 bytes. Bytes that are no point, one of small order, or another encoding of a point than
+    /// its own (y not below 2^255 - 19, RFC 8032 section 5.1.3) are refused: a key has one form and so one id.
     pub fn from_bytes(bytes: &[u8; 32]) -> Result<Self, FormatError> {
+        if !is_reduced(bytes) {
+            return Err(FormatError::WrongValue("public key"));
+        }
         let key = ed25519_dalek::VerifyingKey::from_bytes(bytes);
         let key = key.map_err(|_| FormatError::WrongValue("public key"))?;
         if key.is_weak() { Err(FormatError::WrongValue("public key")) } else { Ok(Self(key)) }
@@ -101,6 +105,13 @@ impl fmt::Debug for VerifyingKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "VerifyingKey({})", self.key_id())
     }
+}
+
+/// Whether the y coordinate in `bytes` (little endian, the top bit being the sign of x) is below 2^255 - 19. The library
+/// reduces it silently. With x = 0 the sign bit has two forms too, but those points are of small order.
+fn is_reduced(bytes: &[u8; 32]) -> bool {
+    let [lowest, middle @ .., highest] = bytes;
+    *lowest < 0xed || highest & 0x7f != 0x7f || middle.iter().any(|byte| *byte != 0xff)
 }
 
 /// The public key that authenticates a device's or a client's requests.

@@ -24,6 +24,18 @@ pub enum PaddingError {
     NotZero,
 }
 
+impl PaddingError {
+    /// The stable code.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::WrongLength => "padding_length",
+            Self::WrongSize => "padding_size",
+            Self::NotZero => "padding_not_zero",
+        }
+    }
+}
+
 /// The size that `length` bytes are padded to, by Padmé alone.
 #[must_use]
 pub const fn padme(length: usize) -> usize {

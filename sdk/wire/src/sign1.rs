@@ -6,6 +6,8 @@
 //! signature = Ed25519 over [ "Signature1", protected, external_aad, payload ]
 //! ```
 
+use zeroize::Zeroizing;
+
 use crate::cbor::{Reader, Writer};
 use crate::error::{FormatError, TrustError};
 use crate::id::KeyId;
@@ -17,6 +19,8 @@ const HEADER_KID: i64 = 4;
 const HEADER_TYP: i64 = 16;
 /// Private use (RFC 9052 section 11.1: labels below -65536).
 const HEADER_CERTIFICATE: i64 = -65537;
+/// Room for what stands around the byte strings of a structure: tag, array, heads of at most 9 bytes, the label.
+const HEADS_BYTES_MAX: usize = 64;
 
 /// A signed structure that was read and not yet believed.
 #[derive(Clone, Copy, Debug)]
@@ -96,16 +100,18 @@ pub(crate) fn sign(
     }
     let protected = header.finish();
     let signature = key.sign(&to_be_signed(&protected, external_aad, payload));
-    let mut writer = Writer::new();
+    let mut writer =
+        Writer::with_capacity(protected.len() + payload.len() + signature.len() + HEADS_BYTES_MAX);
     writer.tag(TAG_SIGN1).array(4).bytes(&protected).map(0).bytes(payload).bytes(&signature);
     writer.finish()
 }
 
-/// The Sig_structure of RFC 9052 section 4.4.
-fn to_be_signed(protected: &[u8], external_aad: &[u8], payload: &[u8]) -> Vec<u8> {
-    let mut writer = Writer::new();
+/// The Sig_structure of RFC 9052 section 4.4. It is wiped, for the payload of a message is secret.
+fn to_be_signed(protected: &[u8], external_aad: &[u8], payload: &[u8]) -> Zeroizing<Vec<u8>> {
+    let capacity = protected.len() + external_aad.len() + payload.len() + HEADS_BYTES_MAX;
+    let mut writer = Writer::with_capacity(capacity);
     writer.array(4).text("Signature1").bytes(protected).bytes(external_aad).bytes(payload);
-    writer.finish()
+    Zeroizing::new(writer.finish())
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Bodies of the keyserver.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::base64url::Base64Url;
@@ -106,6 +108,9 @@ pub struct PrekeyUpload {
     pub batch: Base64Url,
     /// Its leaves, in the order of the tree.
     pub leaves: Vec<Base64Url>,
+    /// Whether every earlier prekey of the device is void: its state was lost or rolled back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replace: bool,
 }
 
 /// The answer to a [`PrekeyUpload`].
@@ -169,4 +174,11 @@ pub struct Consent {
     /// SHA-256 of the document.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub document: Option<Digest>,
+}
+
+/// The answer to `GET /v1/recipients/{recipient}/consent`, by an enroller.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsentList {
+    /// What was recorded last, by category.
+    pub consents: BTreeMap<String, Consent>,
 }
