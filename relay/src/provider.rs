@@ -10,19 +10,19 @@
 //! configuration says the same APNs team and key twice, the provider token ([`ApnsTokens`]): a credential that
 //! fails, or a provider that is down, stops its own client alone.
 
-pub mod apns;
+mod apns;
 mod apns_answer;
-pub mod apns_token;
+mod apns_token;
 pub mod backoff;
-pub mod connection;
-pub mod endpoint;
+mod connection;
+mod endpoint;
 mod exchange;
-pub mod fcm;
+mod fcm;
 mod fcm_answer;
-pub mod oauth;
-pub mod outcome;
+mod oauth;
+mod outcome;
 mod pool;
-pub mod stub;
+mod stub;
 mod token;
 
 use std::time::Duration;

@@ -147,12 +147,13 @@ impl ApnsClient {
             if refusal.is_shutdown() {
                 self.pool.retire(answer.link);
             }
-            if refusal.is_expired_provider_token() && is_first {
-                if let Some(renewed) = self.signer.renew(&prepared.token) {
-                    prepared = self.prepare(renewed);
-                    is_first = false;
-                    continue;
-                }
+            if is_first
+                && refusal.is_expired_provider_token()
+                && let Some(renewed) = self.signer.renew(&prepared.token)
+            {
+                prepared = self.prepare(renewed);
+                is_first = false;
+                continue;
             }
             return refusal.outcome(exchange::retry_after(&answer.headers, self.clock.now().0));
         }

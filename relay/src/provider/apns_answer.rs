@@ -5,9 +5,8 @@ use std::time::Duration;
 use http::StatusCode;
 use serde::Deserialize;
 
-use super::backoff;
+use super::exchange;
 use super::outcome::{CredentialFault, Detail, Outcome, RejectedFault, RetryClass};
-use super::{RETRY_AFTER_MAX, exchange};
 
 /// An answer other than 200, read.
 pub(super) struct ApnsRefusal {
@@ -43,8 +42,7 @@ impl ApnsRefusal {
             Outcome::Credential { fault, after, detail: detail.clone() }
         };
         let retry = |class, first: Duration| {
-            let first = retry_after.unwrap_or(first);
-            let after = backoff::delay(first, RETRY_AFTER_MAX, 1, backoff::jitter());
+            let after = retry_after.unwrap_or(first);
             Outcome::Retry { after, class, detail: detail.clone() }
         };
         match (self.status.as_u16(), self.reason.as_str()) {
@@ -171,6 +169,16 @@ mod tests {
     fn an_own_wait_of_the_answer_is_kept() {
         let refusal = ApnsRefusal::read(StatusCode::SERVICE_UNAVAILABLE, b"");
         let Outcome::Retry { after, .. } = refusal.outcome(Some(Duration::from_secs(100))) else { panic!() };
-        assert!((100..=125).contains(&after.as_secs()));
+        assert_eq!(after, Duration::from_secs(100));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_answer_has_a_bounded_outcome(status in 100u16..=999, body: Vec<u8>) {
+            let status = StatusCode::from_u16(status).unwrap();
+            let outcome = ApnsRefusal::read(status, &body).outcome(None);
+            proptest::prop_assert_ne!(outcome.label(), "dead_token");
+            proptest::prop_assert!(outcome.detail().as_str().len() <= Detail::BYTES_MAX);
+        }
     }
 }

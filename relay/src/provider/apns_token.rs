@@ -27,7 +27,7 @@ use super::{ProviderError, read_file};
 /// and give it to each client.
 #[derive(Clone, Default)]
 pub struct ApnsTokens {
-    signers: Arc<Mutex<BTreeMap<(String, String), Arc<TokenSigner>>>>,
+    signers: Arc<Mutex<Signers>>,
 }
 
 impl ApnsTokens {
@@ -50,6 +50,9 @@ impl ApnsTokens {
         }
     }
 }
+
+/// By team and key id.
+type Signers = BTreeMap<(String, String), Arc<TokenSigner>>;
 
 impl fmt::Debug for ApnsTokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -12,8 +12,11 @@ pub fn delay(first: Duration, max: Duration, failures: u32, jitter: u32) -> Dura
     wait.saturating_add((wait / 4).mul_f64(f64::from(jitter) / f64::from(u32::MAX)))
 }
 
-/// Randomness for [`delay`]. It spreads load and decides nothing: the one place of the clients where it is not
-/// passed in.
+/// Randomness for the waits of the clients' own connections. The outcomes carry none: their waits are the caller's.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "spreads reconnects over time; no key and no decision depends on it"
+)]
 pub(super) fn jitter() -> u32 {
     let mut bytes = [0; 4];
     // Without randomness there is no jitter; the wait is as long as asked for.

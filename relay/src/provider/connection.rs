@@ -205,15 +205,15 @@ impl Heart {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, driver: &Driver) -> Poll<Detail> {
-        if self.awaiting_pong {
-            if let Some(Poll::Ready(pong)) = self.ping_pong.as_mut().map(|pings| pings.poll_pong(cx)) {
-                if pong.is_err() {
-                    return Poll::Ready(Detail::new("closed during a PING"));
-                }
-                self.awaiting_pong = false;
-                self.next_ping = Instant::now() + self.ping_interval;
-                self.timer.as_mut().reset(self.next_ping);
+        if self.awaiting_pong
+            && let Some(Poll::Ready(pong)) = self.ping_pong.as_mut().map(|pings| pings.poll_pong(cx))
+        {
+            if pong.is_err() {
+                return Poll::Ready(Detail::new("closed during a PING"));
             }
+            self.awaiting_pong = false;
+            self.next_ping = Instant::now() + self.ping_interval;
+            self.timer.as_mut().reset(self.next_ping);
         }
         if driver.limit <= STARVED_STREAMS {
             let look_at = Instant::now() + self.starved_after;

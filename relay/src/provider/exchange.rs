@@ -8,9 +8,9 @@ use h2::{Reason, RecvStream};
 use http::{HeaderMap, Request, StatusCode, header};
 use tokio::time::{Instant, timeout_at};
 
+use super::RETRY_AFTER_MAX;
 use super::outcome::{Detail, Outcome, RetryClass};
 use super::pool::{Ending, Lease, LinkId, Pool, Unavailable};
-use super::{RETRY_AFTER_MAX, backoff};
 
 /// A provider's answer.
 #[derive(Debug)]
@@ -59,7 +59,8 @@ impl Pool {
                 }
                 Err(failure) => failure,
             };
-            sends += 1;
+            // What did not even get out, because the connection was about to go, is no attempt.
+            sends += u32::from(lease.ending != Ending::Unused);
             let is_connection = matches!(failure, NoAnswer::Refused(_) | NoAnswer::Cut(_));
             if is_connection {
                 lease.ending = Ending::Broken;
@@ -155,8 +156,7 @@ impl From<NoAnswer> for Outcome {
                 (RetryClass::Connection, Duration::ZERO, detail)
             }
         };
-        let after = backoff::delay(after.max(RETRY_FIRST), RETRY_AFTER_MAX, 1, backoff::jitter());
-        Self::Retry { after, class, detail }
+        Self::Retry { after: after.max(RETRY_FIRST), class, detail }
     }
 }
 

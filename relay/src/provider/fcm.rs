@@ -18,7 +18,7 @@ use super::connection::{ConnectionConfig, ConnectionStats};
 use super::endpoint::{Dialer, Endpoint, Protocols};
 use super::fcm_answer::FcmRefusal;
 use super::oauth::{AccessToken, AccessTokens, ServiceAccount};
-use super::outcome::{CredentialFault, Detail, Outcome};
+use super::outcome::{Detail, Outcome};
 use super::pool::Pool;
 use super::{ProviderError, Push, PushPriority, PushToken, exchange, stub};
 
@@ -95,17 +95,13 @@ impl FcmClient {
                 return Outcome::Accepted { provider_id: message_id(&answer.body) };
             }
             let refusal = FcmRefusal::read(answer.status, &answer.body);
-            if refusal.is_access_token() && is_first {
-                match self.tokens.renew(&access, deadline).await {
-                    Ok(renewed) => {
-                        access = renewed;
-                        is_first = false;
-                        continue;
-                    }
-                    // The refusal itself says more than that there is no second try.
-                    Err(failure) if failure.fault == CredentialFault::AccessToken => {}
+            if is_first && refusal.is_access_token() {
+                access = match self.tokens.renew(&access, deadline).await {
+                    Ok(renewed) => renewed,
                     Err(failure) => return failure.into(),
-                }
+                };
+                is_first = false;
+                continue;
             }
             return refusal.outcome(exchange::retry_after(&answer.headers, self.clock.now().0));
         }

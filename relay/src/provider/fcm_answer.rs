@@ -5,8 +5,6 @@ use std::time::Duration;
 use http::StatusCode;
 use serde::Deserialize;
 
-use super::RETRY_AFTER_MAX;
-use super::backoff;
 use super::outcome::{CredentialFault, Detail, Outcome, RejectedFault, RetryClass};
 
 /// An answer other than 200, read.
@@ -29,7 +27,7 @@ impl FcmRefusal {
         for detail in error.details.into_iter().take(DETAILS_MAX) {
             match detail.kind.as_str() {
                 "type.googleapis.com/google.firebase.fcm.v1.FcmError" => {
-                    refusal.error_code = detail.error_code
+                    refusal.error_code = detail.error_code;
                 }
                 "type.googleapis.com/google.rpc.ErrorInfo" => refusal.cause = detail.reason,
                 "type.googleapis.com/google.rpc.BadRequest" => {
@@ -57,8 +55,7 @@ impl FcmRefusal {
             Outcome::Credential { fault, after, detail: detail.clone() }
         };
         let retry = |class, first: Duration| {
-            let first = retry_after.unwrap_or(first);
-            let after = backoff::delay(first, RETRY_AFTER_MAX, 1, backoff::jitter());
+            let after = retry_after.unwrap_or(first);
             Outcome::Retry { after, class, detail: detail.clone() }
         };
         match (self.status.as_u16(), self.code()) {
@@ -178,13 +175,12 @@ mod tests {
         let after = |status, told: Option<u64>| {
             let refusal = FcmRefusal::read(StatusCode::from_u16(status).unwrap(), b"");
             match refusal.outcome(told.map(Duration::from_secs)) {
-                Outcome::Retry { after, .. } => after.as_secs_f64(),
+                Outcome::Retry { after, .. } => after.as_secs(),
                 other => panic!("{other:?}"),
             }
         };
-        assert!((10.0..=12.5).contains(&after(503, None)));
-        assert!((60.0..=75.0).contains(&after(429, None)));
-        assert!((7.0..=8.75).contains(&after(429, Some(7))));
+        assert_eq!((after(500, None), after(503, None)), (10, 10));
+        assert_eq!((after(429, None), after(429, Some(7))), (60, 7));
     }
 
     #[test]
@@ -202,5 +198,15 @@ mod tests {
         assert!(FcmRefusal::read(StatusCode::UNAUTHORIZED, expired.as_bytes()).is_access_token());
         let third_party = body(401, "UNAUTHENTICATED", "THIRD_PARTY_AUTH_ERROR");
         assert!(!FcmRefusal::read(StatusCode::UNAUTHORIZED, third_party.as_bytes()).is_access_token());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_answer_has_a_bounded_outcome(status in 100u16..=999, body: Vec<u8>) {
+            let status = StatusCode::from_u16(status).unwrap();
+            let outcome = FcmRefusal::read(status, &body).outcome(None);
+            proptest::prop_assert_ne!(outcome.label(), "dead_token");
+            proptest::prop_assert!(outcome.detail().as_str().len() <= Detail::BYTES_MAX);
+        }
     }
 }

@@ -135,7 +135,7 @@ impl AccessTokens {
     }
 
     /// Another token than `refused`, which the provider did not accept. An error where one was fetched for this
-    /// reason within the last minute: then it is not the token.
+    /// reason a moment ago: then it is not the token.
     pub(super) async fn renew(
         self: &Arc<Self>,
         refused: &Arc<AccessToken>,
@@ -189,17 +189,18 @@ impl AccessTokens {
             return Ok(token);
         }
         let now = Instant::now();
-        if let Some((failure, until)) = &fetching.failed {
-            if let Some(after) = until.checked_duration_since(now).filter(|after| !after.is_zero()) {
-                return Err(TokenFailure { after, ..failure.clone() });
-            }
+        if let Some((failure, until)) = &fetching.failed
+            && *until > now
+        {
+            return Err(TokenFailure { after: *until - now, ..failure.clone() });
         }
         if because == Because::Refused {
-            if fetching.forced_at.is_some_and(|at| now.duration_since(at) < FORCED_INTERVAL_MIN) {
+            let allowed_at = fetching.forced_at.map_or(now, |at| at + FORCED_INTERVAL_MIN);
+            if allowed_at > now {
                 return Err(TokenFailure {
                     fault: CredentialFault::AccessToken,
-                    after: FORCED_INTERVAL_MIN,
-                    detail: Detail::new("a new access token is refused as well"),
+                    after: allowed_at - now,
+                    detail: Detail::new("401: a new access token is refused as well"),
                 });
             }
             fetching.forced_at = Some(now);
@@ -245,7 +246,7 @@ impl AccessTokens {
             .filter(|_| grant.token_type.eq_ignore_ascii_case("bearer"))
             .ok_or_else(|| endpoint_failure("token endpoint's token is not a bearer token", FIRST_WAIT))?;
         let now = self.clock.now().0;
-        let lifetime = grant.expires_in.min(LIFETIME_S_MAX);
+        let lifetime = grant.expires_in.clamp(LIFETIME_S_MIN, LIFETIME_S_MAX);
         let ahead = REFRESH_AHEAD_S.min(lifetime / 4);
         let expires_at = now.saturating_add(lifetime);
         Ok(AccessToken { bearer, refresh_at: expires_at - ahead, expires_at })
@@ -383,11 +384,12 @@ const FORM: &str = "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-be
 const ASSERTION_S: u64 = 3600;
 /// A token is replaced this long before it expires, or at three quarters of a shorter life.
 const REFRESH_AHEAD_S: u64 = 600;
+const LIFETIME_S_MIN: u64 = 1;
 const LIFETIME_S_MAX: u64 = 86_400;
 const FETCH_TIMEOUT: Duration = Duration::from_secs(8);
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 /// A refused token is replaced at most once in this time.
-const FORCED_INTERVAL_MIN: Duration = Duration::from_secs(60);
+const FORCED_INTERVAL_MIN: Duration = Duration::from_secs(10);
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const REFUSED_WAIT: Duration = Duration::from_secs(60);
 const WAIT_MAX: Duration = Duration::from_secs(300);

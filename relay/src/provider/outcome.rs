@@ -28,8 +28,8 @@ pub enum Outcome {
     },
     /// Nothing is wrong with the push; send it again, with the same push id.
     Retry {
-        /// The first wait. The caller doubles it at each further failure of the push and adds jitter
-        /// ([`super::backoff::delay`]).
+        /// The first wait: what the provider asks for, or the least that spares it. The caller doubles it at each
+        /// further failure of the push and adds jitter ([`super::backoff::delay`]).
         after: Duration,
         /// Why.
         class: RetryClass,

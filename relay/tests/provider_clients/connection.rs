@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use sealpost_relay::provider::{ApnsClient, Outcome, RetryClass};
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Barrier, oneshot};
 use tokio::task::JoinSet;
 
@@ -42,7 +42,7 @@ fn retry_class(outcome: &Outcome) -> RetryClass {
 #[tokio::test]
 async fn goaway_resends_what_was_not_processed_and_only_that() {
     let frames = Frames::bind().await;
-    let apns = apns(&frames.url, json!({}));
+    let apns = apns(&frames.url, &json!({}));
     let peer = tokio::spawn(async move {
         let mut first = frames.accept().await;
         first.settings(100).await;
@@ -68,7 +68,7 @@ async fn goaway_resends_what_was_not_processed_and_only_that() {
 #[tokio::test]
 async fn two_goaways_in_a_row_lose_nothing() {
     let frames = Frames::bind().await;
-    let apns = apns(&frames.url, json!({}));
+    let apns = apns(&frames.url, &json!({}));
     let peer = tokio::spawn(async move {
         let mut first = frames.accept().await;
         first.settings(100).await;
@@ -88,7 +88,7 @@ async fn two_goaways_in_a_row_lose_nothing() {
 #[tokio::test]
 async fn goaway_in_place_of_settings_leads_to_another_connection() {
     let frames = Frames::bind().await;
-    let apns = apns(&frames.url, json!({}));
+    let apns = apns(&frames.url, &json!({}));
     let peer = tokio::spawn(async move {
         frames.accept().await.goaway(0).await;
         let mut second = frames.accept().await;
@@ -103,7 +103,7 @@ async fn goaway_in_place_of_settings_leads_to_another_connection() {
 #[tokio::test]
 async fn goaway_between_pushes_does_not_stop_later_ones() {
     let frames = Frames::bind().await;
-    let apns = apns(&frames.url, json!({}));
+    let apns = apns(&frames.url, &json!({}));
     let peer = tokio::spawn(async move {
         for _ in 0..5 {
             let mut connection = frames.accept().await;
@@ -123,7 +123,7 @@ async fn goaway_between_pushes_does_not_stop_later_ones() {
 async fn cut_connection_is_replaced_and_the_push_keeps_its_id() {
     let peer =
         Peer::start(|request| if request.connection == 0 { Action::Cut } else { answer(200, "") }).await;
-    let apns = apns(&peer.url, json!({}));
+    let apns = apns(&peer.url, &json!({}));
     assert_all_accepted(&push_at_once(&apns.client, 1).await);
     let ids: Vec<_> = peer.received().iter().map(|request| request.header("apns-id").to_owned()).collect();
     assert_eq!(ids, ["01010101-0101-0101-0101-010101010101"; 2]);
@@ -132,7 +132,7 @@ async fn cut_connection_is_replaced_and_the_push_keeps_its_id() {
 #[tokio::test]
 async fn connections_that_always_break_end_in_a_retry() {
     let peer = Peer::start(|_| Action::Cut).await;
-    let apns = apns(&peer.url, json!({ "backoff_first_ms": 1 }));
+    let apns = apns(&peer.url, &json!({ "backoff_first_ms": 1 }));
     let outcome = apns.client.push(&token(1), push(1)).await;
     assert_eq!(retry_class(&outcome), RetryClass::Connection);
     assert!((2..=4).contains(&peer.received().len()), "resent, and not for ever");
@@ -142,12 +142,12 @@ async fn connections_that_always_break_end_in_a_retry() {
 async fn streams_that_are_refused_once_are_resent_and_always_end_in_a_retry() {
     let peer =
         Peer::start(|request| if request.number == 0 { Action::Refuse } else { answer(200, "") }).await;
-    let once = apns(&peer.url, json!({}));
+    let once = apns(&peer.url, &json!({}));
     assert_all_accepted(&push_at_once(&once.client, 1).await);
     assert_eq!((peer.received().len(), peer.connections()), (2, 2));
 
     let peer = Peer::start(|_| Action::Refuse).await;
-    let always = apns(&peer.url, json!({ "backoff_first_ms": 1 }));
+    let always = apns(&peer.url, &json!({ "backoff_first_ms": 1 }));
     let outcome = always.client.push(&token(1), push(1)).await;
     assert!(matches!(retry_class(&outcome), RetryClass::GoAway | RetryClass::Connection), "{outcome:?}");
     assert!(peer.received().len() <= 4);
@@ -156,7 +156,7 @@ async fn streams_that_are_refused_once_are_resent_and_always_end_in_a_retry() {
 #[tokio::test]
 async fn a_reset_stream_is_the_callers_to_retry_and_the_connection_stays() {
     let peer = Peer::start(|request| if request.number == 1 { Action::Reset } else { answer(200, "") }).await;
-    let apns = apns(&peer.url, json!({}));
+    let apns = apns(&peer.url, &json!({}));
     assert_all_accepted(&[apns.client.push(&token(1), push(1)).await]);
     assert_eq!(retry_class(&apns.client.push(&token(2), push(2)).await), RetryClass::Connection);
     assert_all_accepted(&[apns.client.push(&token(3), push(3)).await]);
@@ -172,7 +172,7 @@ async fn a_push_that_is_never_answered_hits_its_deadline_alone() {
         },
     )
     .await;
-    let apns = apns(&peer.url, json!({ "request_timeout_ms": 400 }));
+    let apns = apns(&peer.url, &json!({ "request_timeout_ms": 400 }));
     let started = Instant::now();
     let outcomes = push_at_once(&apns.client, 8).await;
     let unanswered: Vec<_> =
@@ -190,7 +190,7 @@ async fn a_connection_that_answers_nothing_any_more_is_replaced() {
         if request.connection == 0 && request.number > 0 { Action::Silence } else { answer(200, "") }
     })
     .await;
-    let apns = apns(&peer.url, json!({ "request_timeout_ms": 100 }));
+    let apns = apns(&peer.url, &json!({ "request_timeout_ms": 100 }));
     assert_all_accepted(&[apns.client.push(&token(0), push(0)).await]);
     let mut outcomes = Vec::new();
     for n in 1..=4 {
@@ -203,7 +203,7 @@ async fn a_connection_that_answers_nothing_any_more_is_replaced() {
 #[tokio::test]
 async fn a_connection_that_leaves_ping_unanswered_is_replaced() {
     let frames = Frames::bind().await;
-    let apns = apns(&frames.url, json!({ "ping_interval_ms": 50, "ping_timeout_ms": 50 }));
+    let apns = apns(&frames.url, &json!({ "ping_interval_ms": 50, "ping_timeout_ms": 50 }));
     let peer = tokio::spawn(async move {
         let mut first = frames.accept().await;
         first.settings(100).await;
@@ -223,7 +223,7 @@ async fn a_connection_that_leaves_ping_unanswered_is_replaced() {
 #[tokio::test]
 async fn a_starved_connection_is_replaced_while_pushes_wait() {
     let frames = Frames::bind().await;
-    let apns = apns(&frames.url, json!({ "starved_after_ms": 100, "connections_max": 1 }));
+    let apns = apns(&frames.url, &json!({ "starved_after_ms": 100, "connections_max": 1 }));
     let (limited, is_limited) = oneshot::channel();
     let peer = tokio::spawn(async move {
         let mut first = frames.accept().await;
@@ -252,7 +252,7 @@ async fn a_starved_connection_is_replaced_while_pushes_wait() {
 #[tokio::test]
 async fn a_limit_that_rises_later_is_used_on_the_same_connection() {
     let frames = Frames::bind().await;
-    let apns = apns(&frames.url, json!({ "connections_max": 1 }));
+    let apns = apns(&frames.url, &json!({ "connections_max": 1 }));
     let peer = tokio::spawn(async move {
         let mut connection = frames.accept().await;
         connection.settings(1).await;
@@ -275,7 +275,7 @@ async fn a_limit_that_rises_later_is_used_on_the_same_connection() {
 async fn full_connections_open_further_ones_up_to_the_limit() {
     let all_are_full = Arc::new(Barrier::new(4));
     let frames = Frames::bind().await;
-    let apns = apns(&frames.url, json!({ "connections_max": 3 }));
+    let apns = apns(&frames.url, &json!({ "connections_max": 3 }));
     let barrier = Arc::clone(&all_are_full);
     let peer = tokio::spawn(async move {
         let mut answers = Vec::new();
@@ -314,19 +314,20 @@ async fn full_connections_open_further_ones_up_to_the_limit() {
 
 #[tokio::test]
 async fn no_server_fails_fast_and_recovers_when_it_is_back() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
-    let apns = apns(&format!("http://{address}"), json!({ "backoff_first_ms": 100, "backoff_max_ms": 400 }));
+    // Bound, and not listening yet: connects are refused, and nobody else takes the port.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    let apns = apns(&format!("http://{address}"), &json!({ "backoff_first_ms": 200, "backoff_max_ms": 800 }));
     for outcome in push_at_once(&apns.client, 20).await {
         assert_eq!(retry_class(&outcome), RetryClass::Connection);
     }
     // The backoff is shared: while it lasts, nobody waits and nobody dials.
     let started = Instant::now();
     assert_eq!(retry_class(&apns.client.push(&token(1), push(1)).await), RetryClass::Connection);
-    assert!(started.elapsed() < Duration::from_millis(100), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_millis(400), "{:?}", started.elapsed());
 
-    let listener = TcpListener::bind(address).await.unwrap();
+    let listener = socket.listen(16).unwrap();
     let server = tokio::spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
         let mut http2 = h2::server::handshake(stream).await.unwrap();
@@ -355,7 +356,7 @@ async fn a_server_that_never_shakes_hands_hits_the_connect_deadline() {
         }
         held
     });
-    let apns = apns(&endpoint, json!({ "connect_timeout_ms": 50, "backoff_first_ms": 1 }));
+    let apns = apns(&endpoint, &json!({ "connect_timeout_ms": 50, "backoff_first_ms": 1 }));
     let outcome = apns.client.push(&token(1), push(1)).await;
     assert_eq!(retry_class(&outcome), RetryClass::Connection);
     assert!(outcome.detail().as_str().contains("50 ms"), "{outcome:?}");
@@ -365,7 +366,7 @@ async fn a_server_that_never_shakes_hands_hits_the_connect_deadline() {
 #[tokio::test]
 async fn an_untrusted_server_gets_no_push() {
     let emulated = crate::setup::emulated(|_| ()).await;
-    let mut config = emulated.apns_config(json!({ "backoff_first_ms": 1 }));
+    let mut config = emulated.apns_config(&json!({ "backoff_first_ms": 1 }));
     config.root_ca_file = None;
     let client = ApnsClient::new(config, crate::setup::TestClock::at(crate::setup::START)).unwrap();
     let outcome = client.push(&token(1), push(1)).await;
@@ -377,7 +378,7 @@ async fn an_untrusted_server_gets_no_push() {
 #[tokio::test]
 async fn more_waiting_pushes_than_allowed_are_told_to_come_back() {
     let frames = Frames::bind().await;
-    let limits = json!({ "connections_max": 1, "waiting_max": 2, "request_timeout_ms": 300 });
+    let limits = &json!({ "connections_max": 1, "waiting_max": 2, "request_timeout_ms": 300 });
     let apns = apns(&frames.url, limits);
     let peer = tokio::spawn(async move {
         let mut connection = frames.accept().await;
@@ -396,7 +397,7 @@ async fn more_waiting_pushes_than_allowed_are_told_to_come_back() {
 async fn a_push_that_is_dropped_gives_its_stream_back() {
     let peer =
         Peer::start(|request| if request.number == 0 { Action::Silence } else { answer(200, "") }).await;
-    let apns = apns(&peer.url, json!({ "connections_max": 1, "streams_per_connection_max": 1 }));
+    let apns = apns(&peer.url, &json!({ "connections_max": 1, "streams_per_connection_max": 1 }));
     let client = Arc::clone(&apns.client);
     let dropped = tokio::spawn(async move { client.push(&token(0), push(0)).await });
     while peer.received().is_empty() {
@@ -411,7 +412,7 @@ async fn a_push_that_is_dropped_gives_its_stream_back() {
 #[tokio::test]
 async fn connections_close_when_the_client_is_dropped() {
     let frames = Frames::bind().await;
-    let apns = apns(&frames.url, json!({}));
+    let apns = apns(&frames.url, &json!({}));
     let peer = tokio::spawn(async move {
         let mut connection = frames.accept().await;
         connection.settings(10).await;
@@ -420,4 +421,29 @@ async fn connections_close_when_the_client_is_dropped() {
     assert_all_accepted(&push_at_once(&apns.client, 3).await);
     drop(apns);
     assert_eq!(peer.await.unwrap(), 3);
+}
+
+#[test]
+fn a_runtime_that_ends_in_the_middle_of_pushes_does_not_hang() {
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for _ in 0..10 {
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+            runtime.block_on(async {
+                let peer = Peer::start(|_| Action::Silence).await;
+                let apns = apns(&peer.url, &json!({ "streams_per_connection_max": 10 }));
+                for n in 0..100 {
+                    let client = Arc::clone(&apns.client);
+                    tokio::spawn(async move { client.push(&token(n), push(1)).await });
+                }
+                while peer.received().len() < 10 {
+                    tokio::task::yield_now().await;
+                }
+            });
+            drop(runtime);
+        }
+        done.send(()).unwrap();
+    });
+    is_done.recv_timeout(Duration::from_secs(30)).expect("the runtime ends");
 }

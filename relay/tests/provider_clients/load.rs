@@ -48,7 +48,7 @@ async fn check(emulated: &Emulated, provider: Provider, client: ProviderClient, 
 async fn apns_answers_2000_pushes_at_100_and_at_500_in_flight() {
     for in_flight in [100, 500] {
         let emulated = emulated(|_| ()).await;
-        let client = emulated.apns(json!({})).into();
+        let client = emulated.apns(&json!({})).into();
         check(&emulated, Provider::Apns, client, in_flight).await;
     }
 }
@@ -57,7 +57,7 @@ async fn apns_answers_2000_pushes_at_100_and_at_500_in_flight() {
 async fn fcm_answers_2000_pushes_at_100_and_at_500_in_flight() {
     for in_flight in [100, 500] {
         let emulated = emulated(|_| ()).await;
-        let client = emulated.fcm(json!({})).into();
+        let client = emulated.fcm(&json!({})).into();
         check(&emulated, Provider::Fcm, client, in_flight).await;
     }
 }
@@ -65,7 +65,7 @@ async fn fcm_answers_2000_pushes_at_100_and_at_500_in_flight() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_end_under_load_lose_nothing() {
     let emulated = Arc::new(emulated(|_| ()).await);
-    let client = emulated.apns(json!({ "backoff_first_ms": 1 })).into();
+    let client = emulated.apns(&json!({ "backoff_first_ms": 1 })).into();
     let ender = Arc::clone(&emulated);
     let ending = tokio::spawn(async move {
         for round in 1..=5 {

@@ -132,7 +132,7 @@ async fn serve<S>(
                 Action::Cut => {
                     cut.notify_one();
                     // The stream lives as long as the connection: dropped here, it would be reset first.
-                    std::future::pending().await
+                    std::future::pending::<()>().await;
                 }
             }
         });

@@ -51,7 +51,7 @@ pub(crate) fn system_now() -> u64 {
 }
 
 impl Emulated {
-    pub(crate) fn apns_config(&self, connection: Value) -> ApnsConfig {
+    pub(crate) fn apns_config(&self, connection: &Value) -> ApnsConfig {
         let manifest = self.emulator.manifest();
         serde_json::from_value(json!({
             "topic": manifest.apns.topics[0],
@@ -65,15 +65,15 @@ impl Emulated {
         .unwrap()
     }
 
-    pub(crate) fn apns(&self, connection: Value) -> ApnsClient {
+    pub(crate) fn apns(&self, connection: &Value) -> ApnsClient {
         ApnsClient::new(self.apns_config(connection), TestClock::at(system_now())).unwrap()
     }
 
-    pub(crate) fn fcm(&self, connection: Value) -> FcmClient {
+    pub(crate) fn fcm(&self, connection: &Value) -> FcmClient {
         self.fcm_at(connection, TestClock::at(system_now()))
     }
 
-    pub(crate) fn fcm_at(&self, connection: Value, clock: Arc<TestClock>) -> FcmClient {
+    pub(crate) fn fcm_at(&self, connection: &Value, clock: Arc<TestClock>) -> FcmClient {
         let manifest = self.emulator.manifest();
         let config: FcmConfig = serde_json::from_value(json!({
             "service_account_file": manifest.fcm.service_account_file,
@@ -93,7 +93,7 @@ pub(crate) struct Apns {
     _dir: TempDir,
 }
 
-pub(crate) fn apns(endpoint: &str, connection: Value) -> Apns {
+pub(crate) fn apns(endpoint: &str, connection: &Value) -> Apns {
     let dir = tempfile::tempdir().unwrap();
     let key_file = dir.path().join("key.p8");
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
@@ -119,7 +119,7 @@ pub(crate) struct Fcm {
     _dir: TempDir,
 }
 
-pub(crate) fn fcm(endpoint: &str, token_uri: &str, connection: Value) -> Fcm {
+pub(crate) fn fcm(endpoint: &str, token_uri: &str, connection: &Value) -> Fcm {
     let dir = tempfile::tempdir().unwrap();
     let account_file = dir.path().join("account.json");
     let account = json!({
