@@ -22,8 +22,8 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands still while the one under it is behind what it has shown: replay windows and expiries that
-/// were decided once stay decided when an operator or NTP sets the time back.
+/// A clock that stands still while the one under it is behind what it has shown: replay windows and expiries
+/// that were decided once stay decided when an operator or NTP sets the time back.
 ///
 /// It keeps the largest reading in memory only. [`MonotonicClock::starting_at`] carries one over a restart.
 #[derive(Debug, Default)]

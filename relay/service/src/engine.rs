@@ -1,36 +1,41 @@
 //! The embedded store engine: one writer, groups of commands, nothing answered before it is durable.
 //!
-//! A *command* is a closure that reads a [`View`], decides, and writes to it. One thread runs all commands, one after
-//! the other, against the store plus an overlay that holds what the open *group* has written so far; so a command
-//! sees every earlier one, and two commands never race. The group is then committed as one batch:
+//! A *command* is a closure that reads a [`View`], decides, and writes to it. One thread runs all commands,
+//! one after the other, against the store plus an overlay that holds what the open *group* has written so
+//! far; so a command sees every earlier one, and two commands never race. The group is then committed as one
+//! batch:
 //!
 //! ```text
-//! write() -> queue (bounded) -> writer thread: decide, decide, ... -> one batch, one fdatasync -> visible -> answers
+//! write() -> queue -> writer: decide, decide, ... -> one batch, one fdatasync -> visible -> answers
 //! ```
 //!
-//! A group is whatever was waiting when the writer came back from the last commit, up to the limits in [`Options`]:
-//! alone, a command waits for one `fdatasync`; under load, groups grow and share it. There is no timer.
+//! A group is whatever was waiting when the writer came back from the last commit, up to the limits in
+//! [`Options`]: alone, a command waits for one `fdatasync`; under load, groups grow and share it. There is no
+//! timer.
 //!
 //! # Durable before visible
 //!
-//! Read in fjall 3.1.13, `batch/mod.rs`: `commit` takes the journal lock, writes the batch to the journal, and, when
-//! the batch carries a durability, calls `persist` (for `SyncData` a flush and `fdatasync`) *before* the loop that
-//! inserts the rows into the memtables and before `snapshot_tracker.publish`, still under the lock. A failed write or
-//! sync poisons the database and returns before any row was inserted. So neither a point read nor a snapshot can see
-//! a row that is not on disk. `commit()` without durability followed by `Database::persist` has the opposite order
-//! and is not used here. A batch carries a checksum and an end marker: after a crash it is there whole or not at all.
+//! Read in fjall 3.1.13, `batch/mod.rs`: `commit` takes the journal lock, writes the batch to the journal,
+//! and, when the batch carries a durability, calls `persist` (for `SyncData` a flush and `fdatasync`)
+//! *before* the loop that inserts the rows into the memtables and before `snapshot_tracker.publish`, still
+//! under the lock. A failed write or sync poisons the database and returns before any row was inserted. So
+//! neither a point read nor a snapshot can see a row that is not on disk. `commit()` without durability
+//! followed by `Database::persist` has the opposite order and is not used here. A batch carries a checksum
+//! and an end marker: after a crash it is there whole or not at all. (Of what a loss of power can leave,
+//! fjall refuses one form; `journal_tail` says which, and removes it.)
 //!
 //! # Memory
 //!
-//! The block cache has a fixed size. Memtables are bounded together by [`Options::memtable_bytes`], not for each
-//! keyspace: the writer rotates the fullest when their sum reaches it, so that twenty small keyspaces cost no more
-//! than one. While a rotated memtable is being written out it stays in memory too. fjall blocks a commit, in steps of
-//! 100 ms, once four rotated memtables of one keyspace wait to be written; see [`Options::memtable_bytes`] for a size
-//! that avoids it.
+//! The block cache has a fixed size. Memtables are bounded together by [`Options::memtable_bytes`], not for
+//! each keyspace: the writer rotates the fullest when their sum reaches it, so that twenty small keyspaces
+//! cost no more than one. While a rotated memtable is being written out it stays in memory too. fjall blocks
+//! a commit, in steps of 100 ms, once four rotated memtables of one keyspace wait to be written; see
+//! [`Options::memtable_bytes`] for a size that avoids it.
 
 mod answers;
 mod command;
 mod error;
+mod journal_tail;
 mod keyspace;
 mod metrics;
 mod queue;
@@ -69,7 +74,8 @@ pub const JOURNAL_BYTES_MIN: u64 = 64 * 1024 * 1024;
 /// How an engine is opened. [`Options::new`] fills in values that keep a relay within 60 MiB.
 #[derive(Clone)]
 pub struct Options {
-    /// Folder of the store; made if it is not there. Must be on a disk: a RAM file system loses accepted messages.
+    /// Folder of the store; made if it is not there. Must be on a disk: a RAM file system loses accepted
+    /// messages.
     pub path: PathBuf,
     /// Every keyspace of the store, in the order of their indices.
     pub keyspaces: &'static [Keyspace],
@@ -77,11 +83,12 @@ pub struct Options {
     pub version: u8,
     /// Capacity of the block cache (data, index and filter blocks), in bytes.
     pub cache_bytes: u64,
-    /// Bound on the bytes of all active memtables together, as fjall counts them (row, plus about 60 bytes each).
-    /// Smaller is less memory and more, smaller files; a memtable that fills in less time than one takes to be
-    /// written out makes commits wait.
+    /// Bound on the bytes of all active memtables together, as fjall counts them (row, plus about 60 bytes
+    /// each). Smaller is less memory and more, smaller files; a memtable that fills in less time than one
+    /// takes to be written out makes commits wait.
     pub memtable_bytes: u64,
-    /// Journal on disk that asks quiet keyspaces to be written out, in bytes; also bounds what is replayed at start.
+    /// Journal on disk that asks quiet keyspaces to be written out, in bytes; also bounds what is replayed at
+    /// start.
     pub journal_bytes: u64,
     /// Commands that may wait; one more gets [`EngineError::Busy`].
     pub queue_len: usize,
@@ -89,13 +96,13 @@ pub struct Options {
     pub group_max_commands: usize,
     /// Bytes of keys and values after which a group takes no further command.
     pub group_max_bytes: usize,
-    /// Free bytes of the file system below which commands that take space are refused. Leave room for the journal,
-    /// for one compaction, and for what [`Space::Frees`] commands write.
+    /// Free bytes of the file system below which commands that take space are refused. Leave room for the
+    /// journal, for one compaction, and for what [`Space::Frees`] commands write.
     pub reserve_free_bytes: u64,
     /// How old a reading of the free space may be.
     pub free_space_interval: Duration,
-    /// Called once, on the writer thread, when the store can no longer be trusted; `None` ends the process at once,
-    /// which is what a server wants: after a failed sync nobody knows what is on disk but a recovery.
+    /// Called once, on the writer thread, when the store can no longer be trusted; `None` ends the process at
+    /// once, which is what a server wants: after a failed sync nobody knows what is on disk but a recovery.
     pub on_fatal: Option<FatalHandler>,
     /// Called around every commit, for fault and ordering tests; `None` in a server.
     pub commit_hook: Option<CommitHook>,
@@ -104,8 +111,9 @@ pub struct Options {
 /// Told why the store can no longer be trusted.
 pub type FatalHandler = Arc<dyn Fn(&EngineError) + Send + Sync>;
 
-/// Runs on the writer thread around a commit. It may block, which holds the group, or fail, which is handled as a
-/// failed sync: at [`CommitStage::Before`] the group is lost, at [`CommitStage::After`] it is on disk all the same.
+/// Runs on the writer thread around a commit. It may block, which holds the group, or fail, which is handled
+/// as a failed sync: at [`CommitStage::Before`] the group is lost, at [`CommitStage::After`] it is on disk
+/// all the same.
 pub type CommitHook = Arc<dyn Fn(CommitStage) -> io::Result<()> + Send + Sync>;
 
 /// When a [`CommitHook`] is called.
@@ -155,7 +163,8 @@ impl fmt::Debug for Options {
     }
 }
 
-/// An open store. Cheap to clone; the last clone to go drains the queue and closes it, as [`Engine::shutdown`] does.
+/// An open store. Cheap to clone; the last clone to go drains the queue and closes it, as
+/// [`Engine::shutdown`] does.
 #[derive(Clone)]
 pub struct Engine {
     handle: Arc<Handle>,
@@ -165,7 +174,8 @@ impl Engine {
     /// Opens or creates the store and starts its writer thread.
     ///
     /// # Errors
-    /// The folder is in use, holds another version of the store, cannot be read, or the options contradict themselves.
+    /// The folder is in use, holds another version of the store, cannot be read, or the options contradict
+    /// themselves.
     pub fn open(options: Options, metrics: &Metrics) -> Result<Self, OpenError> {
         store::check(&options)?;
         let metrics = Arc::new(EngineMetrics::register(metrics)?);
@@ -191,9 +201,10 @@ impl Engine {
 
     /// Hands `command` to the writer under `name`, the label of its metrics.
     ///
-    /// The command is queued by this call, not by the first poll, and runs even if the reply is dropped. If it returns
-    /// `Err`, or panics, what it wrote is taken back, and only that. The reply comes once the group is durable, also
-    /// for a command that failed or wrote nothing: what it read may be another command's that is not durable yet.
+    /// The command is queued by this call, not by the first poll, and runs even if the reply is dropped. If
+    /// it returns `Err`, or panics, what it wrote is taken back, and only that. The reply comes once the
+    /// group is durable, also for a command that failed or wrote nothing: what it read may be another
+    /// command's that is not durable yet.
     ///
     /// The command runs on the one thread that everybody waits for: decide, and leave hashing, parsing and
     /// verification outside.
@@ -215,7 +226,8 @@ impl Engine {
 
     /// The value of `key`, as of the last durable group.
     ///
-    /// Reads never wait for the writer, but may read the disk: call them where a short blocking read is acceptable.
+    /// Reads never wait for the writer, but may read the disk: call them where a short blocking read is
+    /// acceptable.
     ///
     /// # Errors
     /// [`EngineError::Read`] when a block cannot be read or is damaged.
@@ -223,14 +235,15 @@ impl Engine {
         self.handle.store.get(keyspace, key.as_ref()).map_err(EngineError::read)
     }
 
-    /// All of the store as of the last durable group: no group is seen in part. Keep it short: while it lives, no
-    /// deleted row that it can see is reclaimed.
+    /// All of the store as of the last durable group: no group is seen in part. Keep it short: while it
+    /// lives, no deleted row that it can see is reclaimed.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::new(self.handle.store.clone())
     }
 
-    /// Shows every row to `visit` as (keyspace, key, value), keyspace by keyspace in key order, values decoded.
+    /// Shows every row to `visit` as (keyspace, key, value), keyspace by keyspace in key order, values
+    /// decoded.
     ///
     /// # Errors
     /// [`EngineError::Read`] when a block cannot be read or is damaged.
@@ -254,8 +267,8 @@ impl Engine {
         self.handle.store.incarnation().map_err(EngineError::read)
     }
 
-    /// Marks the store as restored from a copy, and gives its new incarnation. Rows that were deleted after the copy
-    /// was taken are back: whoever keeps one-time things compares incarnations.
+    /// Marks the store as restored from a copy, and gives its new incarnation. Rows that were deleted after
+    /// the copy was taken are back: whoever keeps one-time things compares incarnations.
     pub fn raise_incarnation(&self) -> Reply<u64, std::convert::Infallible> {
         self.write("raise_incarnation", |view| Ok(view.raise_incarnation()))
     }
@@ -288,8 +301,8 @@ impl Engine {
 
     /// Takes no more commands, commits and answers those that wait, and ends the writer thread.
     ///
-    /// Blocks until it is done. Other clones stay readable; the folder is free once the last of them, and every
-    /// snapshot, is gone.
+    /// Blocks until it is done. Other clones stay readable; the folder is free once the last of them, and
+    /// every snapshot, is gone.
     pub fn shutdown(&self) {
         self.handle.close();
     }

@@ -37,13 +37,14 @@ impl FreeSpace {
         })
     }
 
-    /// Whether at least the reserve is free. A reading that fails leaves the last one in force, with a warning.
+    /// Whether at least the reserve is free. A reading that fails leaves the last one in force, with a
+    /// warning.
     pub fn is_enough(&mut self) -> bool {
         if self.read_at.elapsed() >= self.interval || self.written_bytes >= WRITTEN_BYTES_MAX {
             match free_bytes(&self.path) {
                 Ok(bytes) => self.bytes = bytes,
                 Err(error) => {
-                    tracing::warn!(%error, path = %self.path.display(), "reading the free space failed")
+                    tracing::warn!(%error, path = %self.path.display(), "reading the free space failed");
                 }
             }
             self.read_at = Instant::now();

@@ -18,7 +18,8 @@ use tokio::{
     sync::{Notify, watch},
 };
 
-/// Tells every part of a server that it is to end, and counts the work that is still running. Clones share it.
+/// Tells every part of a server that it is to end, and counts the work that is still running. Clones share
+/// it.
 #[derive(Clone)]
 pub struct Shutdown {
     stage: watch::Sender<Stage>,
@@ -184,7 +185,8 @@ struct Work {
 impl Work {
     async fn done(&self) {
         loop {
-            // Registered before the count is read, so that the last guard cannot go unnoticed between the two.
+            // Registered before the count is read, so that the last guard cannot go unnoticed between the
+            // two.
             let idle = self.idle.notified();
             tokio::pin!(idle);
             idle.as_mut().enable();

@@ -4,15 +4,15 @@ use tokio::{runtime::Handle, sync::mpsc};
 
 use super::command::Job;
 
-/// Durable groups on their way to their callers. More than a few only wait when the runtime is starved; then the
-/// writer answers by itself.
+/// Durable groups on their way to their callers. More than a few only wait when the runtime is starved; then
+/// the writer answers by itself.
 const GROUPS_MAX: usize = 64;
 
 /// Answers durable groups, from within the async runtime where there is one.
 ///
-/// Each answer wakes a task. From a foreign thread every such wake may be a system call, and on one core the woken
-/// worker runs at once, finds a single task, sleeps, and is woken again for the next answer. Handing over a group is
-/// one wake, and within the runtime the others cost none.
+/// Each answer wakes a task. From a foreign thread every such wake may be a system call, and on one core the
+/// woken worker runs at once, finds a single task, sleeps, and is woken again for the next answer. Handing
+/// over a group is one wake, and within the runtime the others cost none.
 pub(super) struct Answers {
     runtime: Option<mpsc::Sender<Group>>,
 }
@@ -42,7 +42,8 @@ impl Answers {
 }
 
 impl Drop for Group {
-    /// Answers wherever the group ends: in the runtime, or with a runtime that is shut down while it holds it.
+    /// Answers wherever the group ends: in the runtime, or with a runtime that is shut down while it holds
+    /// it.
     fn drop(&mut self) {
         for job in self.0.drain(..) {
             job.answer(Ok(()));

@@ -20,8 +20,8 @@ pub enum Space {
     Frees,
 }
 
-/// The answer to come, of one command: `Ok(Ok(T))` decided and durable, `Ok(Err(E))` refused by the command itself and
-/// taken back, `Err` not run or not known to be durable.
+/// The answer to come, of one command: `Ok(Ok(T))` decided and durable, `Ok(Err(E))` refused by the command
+/// itself and taken back, `Err` not run or not known to be durable.
 ///
 /// Dropping it does not call the command back.
 #[derive(Debug)]
@@ -81,7 +81,8 @@ pub(super) trait Job: Send {
 
     fn space(&self) -> Space;
 
-    /// Runs the command and keeps its result; whatever it wrote is taken back unless it is [`Decision::Done`].
+    /// Runs the command and keeps its result; whatever it wrote is taken back unless it is
+    /// [`Decision::Done`].
     fn run(&mut self, view: &mut View) -> Decision;
 
     /// Answers: with the kept result if the group is durable, else with the reason why not.
@@ -139,7 +140,8 @@ where
     fn run(&mut self, view: &mut View) -> Decision {
         let Some(decide) = self.decide.take() else { return Decision::Failed };
         view.begin();
-        // Unwind safe: of what the closure can leave half done, the view is taken back below, and the rest is dropped.
+        // Unwind safe: of what the closure can leave half done, the view is taken back below, and the rest is
+        // dropped.
         let decided = catch_unwind(AssertUnwindSafe(|| decide(view)));
         let (outcome, decision) = match (view.take_read_error(), decided) {
             // A command that could not read has decided on nothing, whatever it says.

@@ -1,6 +1,9 @@
 //! The keyspaces of a store: known when it is compiled, named by a small index.
 
-/// One ordered map of a store. Declared as constants, and listed in the order of their indices in
+/// One ordered map of a store. Keys of at most 20 bytes cost least: fjall keeps them inline, and measured with 28
+/// bytes a write took a fifth more.
+///
+/// Declared as constants, and listed in the order of their indices in
 /// [`Options::keyspaces`](super::Options::keyspaces):
 ///
 /// ```
@@ -34,8 +37,8 @@ impl Keyspace {
         Self { slot: index + 1, name, content: Content::Rows }
     }
 
-    /// A keyspace of ciphertext, a kilobyte and more each: not compressed, and larger values are kept apart from
-    /// their keys, so that compaction moves keys only.
+    /// A keyspace of ciphertext, a kilobyte and more each: not compressed, and larger values are kept apart
+    /// from their keys, so that compaction moves keys only.
     #[must_use]
     pub const fn bulk(index: u8, name: &'static str) -> Self {
         Self { slot: index + 1, name, content: Content::Bulk }

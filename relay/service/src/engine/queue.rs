@@ -45,8 +45,8 @@ impl CommandQueue {
         Ok(())
     }
 
-    /// Moves up to `count_max` commands to the end of `taken`, waiting for the first if `taken` is empty. False when the
-    /// queue is closed and both are empty.
+    /// Moves up to `count_max` commands to the end of `taken`, waiting for the first if `taken` is empty.
+    /// False when the queue is closed and both are empty.
     pub(super) fn take(&self, taken: &mut VecDeque<Box<dyn Job>>, count_max: usize) -> bool {
         let mut state = self.state();
         while taken.is_empty() && state.waiting.is_empty() {

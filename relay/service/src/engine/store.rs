@@ -3,21 +3,24 @@
 use std::path::{Path, PathBuf};
 
 use fjall::{
-    CompressionType, Database, KeyspaceCreateOptions, KvSeparationOptions, OwnedWriteBatch, PersistMode,
-    Slice, config::CompressionPolicy,
+    CompressionType, Database, JournalRecoveryError, KeyspaceCreateOptions, KvSeparationOptions,
+    OwnedWriteBatch, PersistMode, Slice, config::CompressionPolicy,
 };
 
-use super::{JOURNAL_BYTES_MIN, Keyspace, OpenError, Options, keyspace::Content, view::KeyRange};
+use super::{
+    JOURNAL_BYTES_MIN, Keyspace, OpenError, Options, journal_tail::cut_torn_batch, keyspace::Content,
+    view::KeyRange,
+};
 
 /// Values of a [`Keyspace::bulk`] from this size on are kept apart from their keys.
 const SEPARATED_BYTES_MIN: u32 = 1024;
 
-/// Size of the files that hold separated values. A file is deleted once nothing in it is alive: small files follow a
-/// queue's tail more closely.
+/// Size of the files that hold separated values. A file is deleted once nothing in it is alive: small files
+/// follow a queue's tail more closely.
 const SEPARATED_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
-/// fjall's own threads. One: with two, the first passes compactions on to the second by taking the message from the
-/// channel and putting it back, over and over while the second is busy, which costs a core.
+/// fjall's own threads. One: with two, the first passes compactions on to the second by taking the message
+/// from the channel and putting it back, over and over while the second is busy, which costs a core.
 const WORKER_THREADS: usize = 1;
 
 /// Files kept open, so that a large store does not run into the limit of the process.
@@ -69,20 +72,10 @@ pub(super) fn check(options: &Options) -> Result<(), OpenError> {
 
 impl Store {
     pub(super) fn open(options: &Options) -> Result<Self, OpenError> {
-        let database = Database::builder(&options.path)
-            .cache_size(options.cache_bytes)
-            .max_journaling_size(options.journal_bytes)
-            // Most of what is large is ciphertext already.
-            .journal_compression(CompressionType::None)
-            .worker_threads(WORKER_THREADS)
-            .max_cached_files(Some(OPEN_FILES_MAX))
-            // The writer says for each batch how durable it is.
-            .manual_journal_persist(true)
-            .open()
-            .map_err(|error| match error {
-                fjall::Error::Locked => OpenError::Locked { path: options.path.clone() },
-                other => OpenError::Database(other),
-            })?;
+        let database = open_database(options).map_err(|error| match error {
+            fjall::Error::Locked => OpenError::Locked { path: options.path.clone() },
+            other => OpenError::Database(other),
+        })?;
         // Before any keyspace is made: a store of another version is left as it was found.
         let fresh = database.keyspace_count() == 0;
         if !fresh && !database.keyspace_exists(Keyspace::STORE.name()) {
@@ -129,8 +122,8 @@ impl Store {
         self.database.snapshot()
     }
 
-    /// A batch whose commit syncs the journal before any row of it becomes visible; see the module documentation of
-    /// [`engine`](super).
+    /// A batch whose commit syncs the journal before any row of it becomes visible; see the module
+    /// documentation of [`engine`](super).
     pub(super) fn batch(&self, len: usize) -> OwnedWriteBatch {
         OwnedWriteBatch::with_capacity(self.database.clone(), len).durability(Some(PersistMode::SyncData))
     }
@@ -181,6 +174,33 @@ impl Store {
 pub(super) fn incarnation_of(value: &[u8]) -> u64 {
     // A row of another length was not written by this program; 0 is no incarnation of any store.
     value.try_into().map_or(0, u64::from_be_bytes)
+}
+
+/// Opens the database; if the newest journal ends in a batch that a loss of power has torn, without that
+/// batch.
+fn open_database(options: &Options) -> fjall::Result<Database> {
+    let open = || {
+        Database::builder(&options.path)
+            .cache_size(options.cache_bytes)
+            .max_journaling_size(options.journal_bytes)
+            // Most of what is large is ciphertext already.
+            .journal_compression(CompressionType::None)
+            .worker_threads(WORKER_THREADS)
+            .max_cached_files(Some(OPEN_FILES_MAX))
+            // The writer says for each batch how durable it is.
+            .manual_journal_persist(true)
+            .open()
+    };
+    match open() {
+        Err(fjall::Error::JournalRecovery(JournalRecoveryError::ChecksumMismatch))
+            if cut_torn_batch(&options.path)? =>
+        {
+            let path = options.path.display();
+            tracing::warn!(%path, "dropped a torn batch at the end of the journal: nobody was answered for it");
+            open()
+        }
+        opened => opened,
+    }
 }
 
 fn open_keyspace(

@@ -3,6 +3,7 @@
 mod crash;
 mod faults;
 mod groups;
+mod journal_tail;
 mod model;
 mod opening;
 
@@ -19,8 +20,6 @@ const VERSION: u8 = 3;
 /// What a test command refuses with.
 #[derive(Debug, PartialEq, Eq)]
 struct Declined;
-
-type Decided<T> = Result<T, Declined>;
 
 fn options(folder: &Path) -> Options {
     Options { reserve_free_bytes: 0, ..Options::new(folder, &KEYSPACES, VERSION) }

@@ -18,8 +18,8 @@ use super::{
 
 /// The store as a command sees it. Lives on the writer thread.
 ///
-/// A read that fails gives nothing, here and for the rest of the command; the engine then takes the command back and
-/// answers [`EngineError::Read`](super::EngineError::Read), whatever it decided.
+/// A read that fails gives nothing, here and for the rest of the command; the engine then takes the command
+/// back and answers [`EngineError::Read`](super::EngineError::Read), whatever it decided.
 pub struct View {
     store: Arc<Store>,
     /// For each keyspace, what the open group has written: a value, or `None` for a removed row.
@@ -38,8 +38,8 @@ pub struct View {
 /// Something to do once a command is durable.
 type AfterCommit = Box<dyn FnOnce() + Send>;
 
-/// Rows of the open group. Ordered, because ranges are merged from it; keys and values are shared, not copied, with
-/// the batch that it becomes.
+/// Rows of the open group. Ordered, because ranges are merged from it; keys and values are shared, not
+/// copied, with the batch that it becomes.
 type Overlay = BTreeMap<Slice, Option<Slice>>;
 
 struct Undo {
@@ -96,10 +96,10 @@ impl View {
         Some(value)
     }
 
-    /// Has `act` called once the command is durable and visible: on the writer thread, in the order of the commands,
-    /// before any of the group is answered, and whether or not somebody still waits for the answer. Not called for a
-    /// command that fails. For what memory keeps beside the store, and for waking those who wait: everybody waits
-    /// while it runs, and a panic in it ends the engine.
+    /// Has `act` called once the command is durable and visible: on the writer thread, in the order of the
+    /// commands, before any of the group is answered, and whether or not somebody still waits for the answer.
+    /// Not called for a command that fails. For what memory keeps beside the store, and for waking those who
+    /// wait: everybody waits while it runs, and a panic in it ends the engine.
     pub fn after_commit(&mut self, act: impl FnOnce() + Send + 'static) {
         self.after_commit.push(Box::new(act));
     }
@@ -229,7 +229,7 @@ impl View {
         );
         self.bytes += key.len() + value.as_ref().map_or(0, |value| value.len());
         let before = self.overlay[keyspace.slot()].insert(key.clone(), value);
-        self.undo.push(Undo { keyspace: keyspace, key, before });
+        self.undo.push(Undo { keyspace, key, before });
     }
 
     fn merged(&self, keyspace: Keyspace, range: &KeyRange<'_>, direction: Direction) -> ViewRows<'_> {

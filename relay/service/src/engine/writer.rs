@@ -55,6 +55,7 @@ impl Writer {
             view: View::new(store.clone()),
             taken: VecDeque::new(),
             decided: Vec::new(),
+            // What a recovery has put there is not counted: it was within the same bound before.
             memtable_bytes: vec![0; store.slot_count()],
             counters: HashMap::new(),
             options,
@@ -66,7 +67,8 @@ impl Writer {
     }
 
     pub(super) fn run(mut self) {
-        // Commands catch their own panics, so one that arrives here is the engine's, or fjall's: state unknown.
+        // Commands catch their own panics, so one that arrives here is the engine's, or fjall's: state
+        // unknown.
         let ended = catch_unwind(AssertUnwindSafe(|| self.serve()));
         let error = match ended {
             Ok(Ok(())) => return,
@@ -109,7 +111,8 @@ impl Writer {
         }
     }
 
-    /// Makes the group durable, and then visible. A group that wrote nothing costs no sync: what it read is durable.
+    /// Makes the group durable, and then visible. A group that wrote nothing costs no sync: what it read is
+    /// durable.
     fn commit_group(&mut self) -> Result<(), EngineError> {
         if !self.decided.is_empty() {
             self.metrics.group_commands.observe(count_as_f64(self.decided.len()));
@@ -156,7 +159,8 @@ impl Writer {
     fn fail(&mut self, error: &EngineError) {
         tracing::error!(%error, path = %self.store.path().display(), "the store failed");
         if self.options.on_fatal.is_none() {
-            // No answer may leave the process: whether the last group is on disk is for the recovery to find out.
+            // No answer may leave the process: whether the last group is on disk is for the recovery to find
+            // out.
             std::process::abort();
         }
         self.queue.close(error.clone());

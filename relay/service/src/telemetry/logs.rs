@@ -1,7 +1,7 @@
 //! Logs to standard error, as JSON lines or as text.
 //!
-//! Standard output belongs to what a command prints. What is logged is chosen by the caller: nothing here can tell a
-//! token from a name.
+//! Standard output belongs to what a command prints. What is logged is chosen by the caller: nothing here can
+//! tell a token from a name.
 
 use serde::Deserialize;
 use tracing_subscriber::{EnvFilter, filter::ParseError, util::TryInitError};
@@ -63,7 +63,7 @@ pub fn init_logs(options: &LogOptions) -> Result<(), LogError> {
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     match options.format {
         LogFormat::Json => {
-            registry.with(lines.json().flatten_event(true).with_span_list(false)).try_init()?
+            registry.with(lines.json().flatten_event(true).with_span_list(false)).try_init()?;
         }
         LogFormat::Text => registry.with(lines.with_ansi(false)).try_init()?,
     }

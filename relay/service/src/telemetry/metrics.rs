@@ -156,7 +156,8 @@ impl Metrics {
     #[must_use]
     pub fn render(&self) -> String {
         let mut text = Vec::new();
-        // Fails only on a metric family without metrics or a writer that fails: a registry has none, a vector does not.
+        // Fails only on a metric family without metrics or a writer that fails: a registry has none, a vector
+        // does not.
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
             tracing::warn!(%error, "rendering the metrics failed");
         }
@@ -213,4 +214,66 @@ fn check(name: &str, help: &str, kind: Kind) -> Result<(), MetricError> {
         return refuse("there is no help text");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule<T>(made: &Result<T, MetricError>) -> &'static str {
+        match made {
+            Err(MetricError::Rule { rule, .. }) => rule,
+            Err(MetricError::Registry { .. }) => "the registry",
+            Ok(_) => "none",
+        }
+    }
+
+    #[test]
+    fn names_and_help_that_promtool_would_refuse_are_refused() {
+        let metrics = Metrics::new();
+        assert!(rule(&metrics.counter("relay_pushes_total", "Pushes.")).contains("sealpost_"));
+        assert!(rule(&metrics.counter("sealpost_Pushes_total", "Pushes.")).contains("lower case"));
+        assert!(rule(&metrics.counter("sealpost_pushes", "Pushes.")).contains("_total"));
+        assert!(rule(&metrics.gauge("sealpost_queue_total", "Queue.")).contains("_total"));
+        assert!(rule(&metrics.gauge("sealpost_queue_count", "Queue.")).contains("reserved"));
+        assert!(rule(&metrics.histogram("sealpost_push_ms", "Time.", &[1.0])).contains("base unit"));
+        assert!(rule(&metrics.gauge_f64("sealpost_uptime_hours", "Time.")).contains("base unit"));
+        assert!(rule(&metrics.gauges("sealpost_queue_jobs", " ", &["lane"])).contains("help"));
+        assert_eq!(metrics.render(), "", "nothing was registered");
+    }
+
+    #[test]
+    fn a_name_is_given_once() {
+        let metrics = Metrics::new();
+        assert_eq!(rule(&metrics.counter("sealpost_pushes_total", "Pushes.")), "none");
+        assert_eq!(rule(&metrics.counter("sealpost_pushes_total", "Pushes.")), "the registry");
+    }
+
+    #[test]
+    fn what_was_counted_is_rendered_with_its_help_and_type() {
+        let metrics = Metrics::new();
+        let pushes = metrics.counters("sealpost_pushes_total", "Pushes by provider.", &["provider"]).unwrap();
+        pushes.with_label_values(&["apns"]).inc_by(3);
+        let bounds = &[0.01, 0.1];
+        let seconds = metrics.histograms("sealpost_push_seconds", "Time.", &["provider"], bounds).unwrap();
+        seconds.with_label_values(&["fcm"]).observe(0.05);
+        let text = metrics.render();
+        for line in [
+            "# HELP sealpost_pushes_total Pushes by provider.",
+            "# TYPE sealpost_pushes_total counter",
+            "sealpost_pushes_total{provider=\"apns\"} 3",
+            "sealpost_push_seconds_bucket{provider=\"fcm\",le=\"0.01\"} 0",
+            "sealpost_push_seconds_bucket{provider=\"fcm\",le=\"0.1\"} 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_process_shows_its_memory_and_time() {
+        let text = Metrics::for_process().unwrap().render();
+        for name in ["process_resident_memory_bytes", "process_cpu_seconds_total", "process_open_fds"] {
+            assert!(text.contains(name), "{name} is not in\n{text}");
+        }
+    }
 }

@@ -15,7 +15,8 @@ const WRITERS: u32 = 8;
 /// Answers that are read before the process is killed.
 const ANSWERS: usize = 2000;
 
-/// The process to be killed: writes a row and a box for each number, and prints the numbers that were answered.
+/// The process to be killed: writes a row and a box for each number, and prints the numbers that were
+/// answered.
 #[test]
 #[ignore = "run by a_killed_process_has_lost_nothing_that_it_was_told_is_durable"]
 fn writes_until_it_is_killed() {
