@@ -2,3 +2,5 @@
 //! decryption key.
 
 pub mod provider;
+pub mod push_token;
+pub mod store;

@@ -1,0 +1,187 @@
+//! A submission comes.
+
+use sealpost_service::audit::Entry;
+use sealpost_service::engine::{Slice, View};
+use sealpost_wire::api::relay::MessageStatus;
+use sealpost_wire::clock::UnixTime;
+use sealpost_wire::delivery::{DeliveryState, FailureReason};
+use sealpost_wire::id::{DeviceId, Digest, SubjectId, TenantId, TransportId};
+use sealpost_wire::payload::Priority;
+
+use super::change::Change;
+use super::codec::Encoder;
+use super::delivery_row::DeliveryRow;
+use super::event_row::NewEvent;
+use super::key::{self, BOXES};
+use super::message_row::{DeliveryEnd, MessageRow};
+use super::{Damaged, Store, StoreError};
+
+/// A submission that was checked and is to be accepted.
+#[derive(Clone, Debug)]
+pub struct Accepting {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Who submits it.
+    pub sender: SubjectId,
+    /// Its id, scoped by both.
+    pub id: TransportId,
+    /// What makes the same id the same submission.
+    pub digest: Digest,
+    /// When it is over.
+    pub expires_at: UnixTime,
+    /// How soon it is to be delivered.
+    pub priority: Priority,
+    /// One box for each device, sorted by device.
+    pub boxes: Vec<AcceptingBox>,
+    /// Now (milliseconds).
+    pub now_ms: u64,
+    /// The row for the audit.
+    pub audit: Entry,
+}
+
+/// One device's box.
+#[derive(Clone, Debug)]
+pub struct AcceptingBox {
+    /// The device.
+    pub device: DeviceId,
+    /// Whether the tenant has revoked it.
+    pub revoked: bool,
+    /// SHA-256 of the sealed message.
+    pub digest: Digest,
+    /// The sealed message, as a value of the store.
+    pub value: BoxValue,
+}
+
+/// A sealed message in the form that it is stored in.
+#[derive(Clone, Debug)]
+pub struct BoxValue(Slice);
+
+impl BoxValue {
+    /// The value for `sealed`.
+    #[must_use]
+    pub fn new(sealed: &[u8]) -> Self {
+        Self(Encoder::new(1 + sealed.len()).bytes(sealed).finish().into())
+    }
+
+    /// Bytes of the sealed message.
+    fn sealed_bytes(&self) -> u32 {
+        u32::try_from(self.0.len() - 1).unwrap_or(u32::MAX)
+    }
+}
+
+/// What became of a submission.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// It is durable.
+    New(MessageStatus),
+    /// It was durable already; the answer is the same.
+    Duplicate(MessageStatus),
+    /// The id was used with another content.
+    Conflict,
+}
+
+impl Store {
+    /// Accepts a submission: manifest, boxes, push jobs, events and audit at once. It is durable when this returns.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the same submission may be tried again.
+    pub async fn accept(&self, accepting: Accepting) -> Result<Accepted, StoreError> {
+        let (shared, mailbox_max) = (self.shared.clone(), self.limits.mailbox_boxes_max);
+        let decide = move |view: &mut View| {
+            let mut change = Change::new(view, accepting.tenant.clone(), accepting.now_ms);
+            if let Some(row) = change.message(accepting.id, &accepting.sender)? {
+                let same = row.digest == accepting.digest;
+                let answer = || Accepted::Duplicate(row.accepted(accepting.id));
+                return Ok(if same { answer() } else { Accepted::Conflict });
+            }
+            let row = stage(&mut change, &accepting, mailbox_max)?;
+            let answer = Accepted::New(row.accepted(accepting.id));
+            change.finish(&shared);
+            Ok(answer)
+        };
+        self.write("accept", decide).await
+    }
+}
+
+/// Stores the boxes, and then the manifest: the one decision point.
+fn stage(change: &mut Change<'_>, accepting: &Accepting, mailbox_max: u32) -> Result<MessageRow, Damaged> {
+    let mut deliveries = Vec::with_capacity(accepting.boxes.len());
+    for one in &accepting.boxes {
+        deliveries.push(stage_box(change, accepting, one, mailbox_max)?);
+    }
+    let Accepting { sender, id, expires_at, .. } = accepting;
+    let row = MessageRow {
+        digest: accepting.digest,
+        accepted_ms: accepting.now_ms,
+        expires_at: *expires_at,
+        priority: accepting.priority,
+        deliveries,
+    };
+    change.put_message(*id, sender, &row);
+    change.put_deadline(expires_at.0, *id, sender);
+    change.audit(accepting.audit.clone());
+    Ok(row)
+}
+
+fn stage_box(
+    change: &mut Change<'_>,
+    accepting: &Accepting,
+    one: &AcceptingBox,
+    mailbox_max: u32,
+) -> Result<DeliveryEnd, Damaged> {
+    let device = one.device;
+    let (cursor, failure) = match change.mailbox(device)? {
+        _ if one.revoked => (0, Some(FailureReason::RevokedDevice)),
+        None => (0, Some(FailureReason::UnknownDevice)),
+        Some(open) if open.mailbox.waiting >= mailbox_max => (0, Some(FailureReason::MailboxFull)),
+        Some(mut open) => {
+            let cursor = open.mailbox.accept(accepting.priority, accepting.expires_at, change.now_ms);
+            change.close(open);
+            let row = DeliveryRow {
+                state: DeliveryState::Queued,
+                priority: accepting.priority,
+                expires_at: accepting.expires_at,
+                changed_ms: change.now_ms,
+                box_bytes: one.value.sealed_bytes(),
+                message: accepting.id,
+                receipts: Vec::new(),
+                sender: accepting.sender.clone(),
+            };
+            change.put_delivery(device, cursor, &row);
+            change.view.put(BOXES, key::delivery(&accepting.tenant, device, cursor), one.value.0.clone());
+            change.grown(device);
+            (cursor, None)
+        }
+    };
+    let state = if failure.is_some() { DeliveryState::Failed } else { DeliveryState::Queued };
+    let reason = failure.map_or("", reason_code);
+    change.event(&NewEvent {
+        message: accepting.id,
+        sender: &accepting.sender,
+        device,
+        from: None,
+        to: state,
+        late: false,
+        reason,
+        receipt: &[],
+    })?;
+    Ok(DeliveryEnd {
+        device,
+        state,
+        late: 0,
+        changed_ms: change.now_ms,
+        cursor,
+        sealed: one.digest,
+        reason: reason.to_owned(),
+        receipts: Vec::new(),
+    })
+}
+
+/// The reason's code, as in JSON.
+const fn reason_code(reason: FailureReason) -> &'static str {
+    match reason {
+        FailureReason::UnknownDevice => "unknown_device",
+        FailureReason::RevokedDevice => "revoked_device",
+        FailureReason::MailboxFull => "mailbox_full",
+    }
+}

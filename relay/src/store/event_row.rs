@@ -1,0 +1,156 @@
+//! Events: every change of a delivery, numbered without gaps in each tenant. A row holds the events of one command.
+//!
+//! ```text
+//! bounds: version | first id that is kept | last id
+//! row:    version | first id in it | time ms | events
+//! event = message (16) | device (16) | from (255: none) | to | late | sender | reason | receipt (2 + n)
+//! ```
+//! The key has the last id in the row, so that the first row at or behind an id is the one that holds it.
+
+use sealpost_wire::api::relay::Event;
+use sealpost_wire::base64url::Base64Url;
+use sealpost_wire::delivery::DeliveryState;
+use sealpost_wire::id::{DeviceId, SubjectId, TransportId};
+
+use super::codec::{Decoder, Encoder};
+
+/// One change of one delivery, before it has a number.
+#[derive(Clone, Debug)]
+pub(super) struct NewEvent<'a> {
+    pub(super) message: TransportId,
+    pub(super) sender: &'a SubjectId,
+    pub(super) device: DeviceId,
+    pub(super) from: Option<DeliveryState>,
+    pub(super) to: DeliveryState,
+    pub(super) late: bool,
+    pub(super) reason: &'a str,
+    pub(super) receipt: &'a [u8],
+}
+
+/// Which events a tenant has: ids `first..=last`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct EventBounds {
+    pub(super) first: u64,
+    pub(super) last: u64,
+}
+
+impl EventBounds {
+    pub(super) const NONE: Self = Self { first: 1, last: 0 };
+
+    pub(super) fn encode(self) -> Vec<u8> {
+        Encoder::new(17).u64(self.first).u64(self.last).finish()
+    }
+
+    pub(super) fn decode(value: &[u8]) -> Option<Self> {
+        let mut row = Decoder::new(value)?;
+        let read = Self { first: row.u64()?, last: row.u64()? };
+        row.end(read)
+    }
+}
+
+/// The events of one command, as they are collected.
+pub(super) struct EventBatch {
+    row: Encoder,
+    next: u64,
+}
+
+impl EventBatch {
+    /// Events from the id `first` on, of a command at `time_ms`.
+    pub(super) fn new(first: u64, time_ms: u64) -> Self {
+        let mut row = Encoder::new(128);
+        row.u64(first).u64(time_ms);
+        Self { row, next: first }
+    }
+
+    /// Adds an event, and gives its id.
+    pub(super) fn push(&mut self, event: &NewEvent<'_>) -> u64 {
+        self.row.bytes(event.message.as_bytes()).bytes(event.device.as_bytes());
+        self.row.u8(event.from.map_or(NO_STATE, DeliveryState::code)).u8(event.to.code());
+        self.row.u8(u8::from(event.late)).text(event.sender.as_str()).text(event.reason).blob(event.receipt);
+        let id = self.next;
+        self.next += 1;
+        id
+    }
+
+    /// The id of the last event.
+    pub(super) const fn last(&self) -> u64 {
+        self.next - 1
+    }
+
+    pub(super) fn finish(mut self) -> Vec<u8> {
+        self.row.finish()
+    }
+}
+
+/// The events in a row.
+pub(super) fn decode(value: &[u8]) -> Option<Vec<Event>> {
+    let mut row = Decoder::new(value)?;
+    let (first, time_ms) = (row.u64()?, row.u64()?);
+    let mut events = Vec::new();
+    for id in first.. {
+        if row.is_empty() {
+            break;
+        }
+        let (message, device) = (TransportId(row.array()?), DeviceId(row.array()?));
+        let from = match row.u8()? {
+            NO_STATE => None,
+            code => Some(DeliveryState::from_code(code)?),
+        };
+        let (to, late) = (row.state()?, row.u8()? != 0);
+        let sender: SubjectId = row.text()?.parse().ok()?;
+        let reason = Some(row.text()?).filter(|reason| !reason.is_empty()).map(str::to_owned);
+        let receipt = Some(row.blob()?).filter(|bytes| !bytes.is_empty());
+        let receipt = receipt.map(|bytes| Base64Url(bytes.to_vec()));
+        events.push(Event { id, time_ms, message, sender, device, from, to, late, reason, receipt });
+    }
+    Some(events)
+}
+
+/// When the events of a row happened (milliseconds).
+pub(super) fn time_ms(value: &[u8]) -> Option<u64> {
+    let mut row = Decoder::new(value)?;
+    row.u64()?;
+    row.u64()
+}
+
+const NO_STATE: u8 = 255;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_numbered_and_read_as_they_were_written() {
+        let sender: SubjectId = "lab".parse().unwrap();
+        let event = NewEvent {
+            message: TransportId([1; 16]),
+            sender: &sender,
+            device: DeviceId([2; 16]),
+            from: None,
+            to: DeliveryState::Queued,
+            late: false,
+            reason: "",
+            receipt: &[],
+        };
+        let mut batch = EventBatch::new(7, 99);
+        assert_eq!(batch.push(&event), 7);
+        let opened = NewEvent {
+            from: Some(DeliveryState::Queued),
+            to: DeliveryState::Opened,
+            late: true,
+            reason: "why",
+            receipt: &[1, 2, 3],
+            ..event
+        };
+        assert_eq!(batch.push(&opened), 8);
+        assert_eq!(batch.last(), 8);
+        let value = batch.finish();
+        let events = decode(&value).unwrap();
+        assert_eq!(events.iter().map(|event| event.id).collect::<Vec<_>>(), [7, 8]);
+        assert_eq!(events[0].from, None);
+        assert_eq!(events[1].receipt, Some(Base64Url(vec![1, 2, 3])));
+        assert_eq!((events[1].time_ms, events[1].late), (99, true));
+        assert_eq!(time_ms(&value), Some(99));
+        assert_eq!(decode(&value[..value.len() - 1]), None);
+    }
+}

@@ -1,0 +1,153 @@
+//! Messages whose time is over: first they expire, later they are forgotten. Events are kept for a time as well.
+
+use std::sync::atomic::Ordering;
+
+use sealpost_service::audit::{Act, Actor, Entry};
+use sealpost_service::engine::{EngineError, Row, Space, View};
+use sealpost_wire::clock::UnixTime;
+use sealpost_wire::delivery::DeliveryState;
+use sealpost_wire::id::{SubjectId, TenantId, TransportId};
+
+use super::change::{Cause, Change};
+use super::event_row::{self, EventBounds};
+use super::key::{self, DEADLINES, EVENTS, MESSAGES};
+use super::{Damaged, Store, StoreError};
+
+/// A deadline that has passed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Deadline {
+    at: u64,
+    id: TransportId,
+    sender: SubjectId,
+}
+
+impl Store {
+    /// Expires and forgets up to `max` messages of a tenant. Returns how many deadlines it dealt with; fewer than `max`
+    /// means that no other has passed.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the same may be tried again.
+    pub async fn expire(&self, tenant: &TenantId, now_ms: u64, max: usize) -> Result<usize, StoreError> {
+        let deadlines = self.passed_deadlines(tenant, UnixTime(now_ms / 1000), max)?;
+        let count = deadlines.len();
+        if count == 0 {
+            return Ok(0);
+        }
+        let (shared, retention) = (self.shared.clone(), self.limits.message_retention.as_secs());
+        let of = tenant.clone();
+        let decide = move |view: &mut View| {
+            let mut change = Change::new(view, of, now_ms);
+            for deadline in deadlines {
+                pass(&mut change, deadline, retention)?;
+            }
+            change.finish(&shared);
+            Ok(())
+        };
+        self.write_with("expire", Space::Frees, decide).await?;
+        Ok(count)
+    }
+
+    /// Forgets the events of a tenant that happened before `before_ms`, up to `max` rows of them, oldest first. Returns
+    /// how many rows went.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the same may be tried again.
+    pub async fn trim_events(
+        &self,
+        tenant: &TenantId,
+        before_ms: u64,
+        max: usize,
+    ) -> Result<usize, StoreError> {
+        let mut lasts = Vec::new();
+        let Some(bounds) = self.event_bounds(tenant)? else { return Ok(0) };
+        // From the first that is there: rows that went leave traces, which a look from the start would walk over.
+        let (from, to) = (key::events(tenant, bounds.first), key::events(tenant, u64::MAX));
+        for row in self.engine.snapshot().range(EVENTS, from.as_slice()..to.as_slice()).take(max) {
+            let (key, value) = row?;
+            let time = event_row::time_ms(&value).ok_or(Damaged(EVENTS.name()))?;
+            if time >= before_ms {
+                break;
+            }
+            lasts.extend(key::cursor(&key));
+        }
+        let (count, Some(last_gone)) = (lasts.len(), lasts.last().copied()) else { return Ok(0) };
+        let of = tenant.clone();
+        let decide = move |view: &mut View| {
+            let stored = view.get(EVENTS, key::event_bounds(&of));
+            let bounds = stored.and_then(|value| EventBounds::decode(&value));
+            let bounds = bounds.ok_or(Damaged(EVENTS.name()))?;
+            lasts.iter().for_each(|last| view.remove(EVENTS, key::events(&of, *last)));
+            let first = bounds.first.max(last_gone + 1);
+            view.put(EVENTS, key::event_bounds(&of), EventBounds { first, ..bounds }.encode());
+            Ok(())
+        };
+        self.write_with("trim_events", Space::Frees, decide).await?;
+        Ok(count)
+    }
+
+    fn passed_deadlines(
+        &self,
+        tenant: &TenantId,
+        now: UnixTime,
+        max: usize,
+    ) -> Result<Vec<Deadline>, StoreError> {
+        let Some(passed) = self.shared.passed.get(tenant) else { return Ok(Vec::new()) };
+        // Raised before the look, so that a deadline that comes during it lowers it again.
+        let from = passed.swap(now.0.saturating_add(1), Ordering::SeqCst);
+        let looked = self.deadlines_between(tenant, from, now, max);
+        let left_from = match &looked {
+            Ok(deadlines) => deadlines.first().map(|deadline| deadline.at),
+            Err(_) => Some(from),
+        };
+        passed.fetch_min(left_from.unwrap_or(u64::MAX), Ordering::SeqCst);
+        looked
+    }
+
+    fn deadlines_between(
+        &self,
+        tenant: &TenantId,
+        from: u64,
+        now: UnixTime,
+        max: usize,
+    ) -> Result<Vec<Deadline>, StoreError> {
+        let (from, to) =
+            (key::deadlines_from(tenant, from), key::deadlines_from(tenant, now.0.saturating_add(1)));
+        let rows = self.engine.snapshot().range(DEADLINES, from.as_slice()..to.as_slice());
+        let deadline = |row: Result<Row, EngineError>| {
+            let (at, id, sender) = key::deadline_parts(&row?.0, tenant).ok_or(Damaged(DEADLINES.name()))?;
+            Ok(Deadline { at, id, sender })
+        };
+        rows.take(max).map(deadline).collect()
+    }
+}
+
+/// Deals with one deadline.
+fn pass(change: &mut Change<'_>, deadline: Deadline, retention: u64) -> Result<(), Damaged> {
+    let Deadline { at, id, sender } = deadline;
+    let key = key::deadline(&change.tenant, at, id, &sender);
+    if !change.view.contains(DEADLINES, &key) {
+        return Ok(());
+    }
+    change.view.remove(DEADLINES, key);
+    let Some(mut message) = change.message(id, &sender)? else { return Ok(()) };
+    if at > message.expires_at.0 {
+        change.view.remove(MESSAGES, key::message(&change.tenant, id, &sender));
+        return Ok(());
+    }
+    let forget_at = message.expires_at.plus(retention.max(1)).0;
+    change.put_deadline(forget_at, id, &sender);
+    let mut expired = false;
+    for end in message.deliveries.iter_mut().filter(|end| end.waits()) {
+        let row = change.delivery(end.device, end.cursor)?.ok_or(Damaged(key::DELIVERIES.name()))?;
+        let mut open = change.mailbox(end.device)?.ok_or(Damaged(key::MAILBOXES.name()))?;
+        change.end_waiting(&mut open, &row, end, DeliveryState::Expired, Cause::default())?;
+        change.close(open);
+        expired = true;
+    }
+    if expired {
+        change.put_message(id, &sender, &message);
+        let objects: [(&str, &dyn std::fmt::Display); 2] = [("message", &id), ("sender", &sender)];
+        change.audit(Entry::new(change.now_ms, Act::DeliveryEnded, &Actor::Server, &objects, "expired"));
+    }
+    Ok(())
+}

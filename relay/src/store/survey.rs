@@ -1,0 +1,73 @@
+//! What is in a store when it is opened: where jobs are due, and how many deliveries wait.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sealpost_service::engine::{EngineError, Snapshot};
+use sealpost_wire::delivery::DeliveryState;
+use sealpost_wire::id::TenantId;
+use sealpost_wire::payload::Priority;
+
+use super::AppId;
+use super::codec::Decoder;
+use super::key::{self, DELIVERIES, JOBS};
+use super::signals::Shared;
+
+/// Rows between two looks of the workers.
+const ROWS_PER_WAKE: usize = 4096;
+
+/// A look over the whole store, as it was when it was opened.
+pub struct Survey {
+    snapshot: Snapshot,
+    shared: Arc<Shared>,
+    apps: Arc<BTreeMap<(TenantId, String), AppId>>,
+}
+
+impl Survey {
+    pub(super) const fn new(
+        snapshot: Snapshot,
+        shared: Arc<Shared>,
+        apps: Arc<BTreeMap<(TenantId, String), AppId>>,
+    ) -> Self {
+        Self { snapshot, shared, apps }
+    }
+
+    /// Finds all jobs and counts what waits. Blocks: the most overdue jobs of each lane are pushed meanwhile.
+    ///
+    /// # Errors
+    /// [`EngineError::Read`]: jobs behind the damage would not be found, so a server must not go on.
+    pub fn run(self) -> Result<(), EngineError> {
+        for ((tenant, _), app) in self.apps.iter() {
+            for priority in Priority::ALL {
+                self.jobs(tenant, *app, priority)?;
+            }
+        }
+        let mut counts = [0_i64; DeliveryState::ALL.len()];
+        for row in self.snapshot.range(DELIVERIES, ..) {
+            let (_, value) = row?;
+            let state = Decoder::new(&value).and_then(|mut row| row.state());
+            if let Some(count) = state.and_then(|state| counts.get_mut(usize::from(state.code()))) {
+                *count += 1;
+            }
+        }
+        for (state, count) in DeliveryState::ALL.into_iter().zip(counts) {
+            self.shared.metrics.found(state, count);
+        }
+        Ok(())
+    }
+
+    fn jobs(&self, tenant: &TenantId, app: AppId, priority: Priority) -> Result<(), EngineError> {
+        let Some(lane) = self.shared.lane(app, priority) else { return Ok(()) };
+        for (count, row) in self.snapshot.prefix(JOBS, key::jobs(tenant, app, priority)).enumerate() {
+            let (key, _) = row?;
+            if let Some((due, _)) = key::due_and_device(&key) {
+                lane.hint(due);
+            }
+            if count % ROWS_PER_WAKE == 0 {
+                lane.wake();
+            }
+        }
+        lane.wake();
+        Ok(())
+    }
+}
