@@ -173,6 +173,9 @@ pub struct Engine {
 impl Engine {
     /// Opens or creates the store and starts its writer thread.
     ///
+    /// Call it within the async runtime that will await the replies: a group is then answered with one wake of it.
+    /// Outside of one it works too, at the price of a wake for each answer.
+    ///
     /// # Errors
     /// The folder is in use, holds another version of the store, cannot be read, or the options contradict
     /// themselves.
