@@ -13,14 +13,15 @@ const CHUNK_BYTES: usize = 64 * PAGE_BYTES;
 
 /// Copies the bytes `[start, end)`, or as many of them as there are.
 ///
-/// Pages of zeros are not written where the target ends before them, so that a journal of preallocated megabytes stays
-/// a hole. The caller sets the target's length.
+/// Pages of zeros are not written where the target ends before them, so that a journal of preallocated
+/// megabytes stays a hole. The caller sets the target's length.
 ///
 /// # Errors
 /// Reading or writing fails.
 pub fn copy_range(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
     let to_len = to.metadata()?.len();
-    let mut chunk = vec![0; CHUNK_BYTES.min(usize::try_from(end.saturating_sub(start)).unwrap_or(CHUNK_BYTES))];
+    let mut chunk =
+        vec![0; CHUNK_BYTES.min(usize::try_from(end.saturating_sub(start)).unwrap_or(CHUNK_BYTES))];
     let mut at = start;
     while at < end {
         let want = usize::try_from(end - at).map_or(chunk.len(), |left| left.min(chunk.len()));

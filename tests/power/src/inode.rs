@@ -18,9 +18,9 @@ use std::time::UNIX_EPOCH;
 
 /// The identity of a file, folder or link within one file system.
 ///
-/// An inode number alone is given to a new file as soon as the old one is gone (SQLite's rollback journal gets the same
-/// number at every commit), hence the generation: a digest of the kernel's file handle, or the time of birth where the
-/// file system knows no handles.
+/// An inode number alone is given to a new file as soon as the old one is gone (SQLite's rollback journal
+/// gets the same number at every commit), hence the generation: a digest of the kernel's file handle, or the
+/// time of birth where the file system knows no handles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Inode {
     number: u64,
@@ -99,7 +99,9 @@ impl Node {
             Some(digest) => digest,
             // 64 bits of nanoseconds reach the year 2554.
             #[expect(clippy::cast_possible_truncation, reason = "see above")]
-            None => metadata.created()?.duration_since(UNIX_EPOCH).map_err(io::Error::other)?.as_nanos() as u64,
+            None => {
+                metadata.created()?.duration_since(UNIX_EPOCH).map_err(io::Error::other)?.as_nanos() as u64
+            }
         };
         let file_type = metadata.file_type();
         let kind = if file_type.is_file() {
@@ -121,8 +123,8 @@ impl Node {
     }
 }
 
-/// A descriptor of somebody else as a file that is not closed here: closing any descriptor of a file drops the POSIX
-/// locks that the process has on it, SQLite's for example.
+/// A descriptor of somebody else as a file that is not closed here: closing any descriptor of a file drops
+/// the POSIX locks that the process has on it, SQLite's for example.
 #[must_use]
 pub fn borrowed(fd: RawFd) -> ManuallyDrop<File> {
     // SAFETY: the file is never dropped; every use of a descriptor that is not open fails with EBADF.
@@ -144,7 +146,8 @@ fn handle_digest(folder: RawFd, path: &std::ffi::CStr, flags: i32) -> Option<u64
     #[expect(clippy::cast_possible_truncation, reason = "128")]
     let mut handle = Handle { len: HANDLE_BYTES_MAX as u32, kind: 0, bytes: [0; HANDLE_BYTES_MAX] };
     let mut mount = 0i32;
-    // SAFETY: the path ends with NUL; handle and mount id are valid for writes, and `len` tells the room in `bytes`.
+    // SAFETY: the path ends with NUL; handle and mount id are valid for writes, and `len` tells the room in
+    // `bytes`.
     let done = unsafe {
         libc::syscall(
             libc::SYS_name_to_handle_at,

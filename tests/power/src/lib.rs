@@ -1,10 +1,10 @@
 //! A power cut for tests: what a process has written and not synced is gone.
 //!
-//! A process that is killed leaves its writes in the kernel's page cache, so a test that only kills it does not notice
-//! a missing `fsync`. Here the process under test runs with a small library in front of libc (`LD_PRELOAD`, the crate
-//! `sealpost-power-shim`) that keeps beside its data folder, in a *shadow*, what would still be there after the power
-//! had failed. The test kills the process, calls [`PowerCut::restore`], which puts the folder into that state, and
-//! starts the process again.
+//! A process that is killed leaves its writes in the kernel's page cache, so a test that only kills it does
+//! not notice a missing `fsync`. Here the process under test runs with a small library in front of libc
+//! (`LD_PRELOAD`, the crate `sealpost-power-shim`) that keeps beside its data folder, in a *shadow*, what
+//! would still be there after the power had failed. The test kills the process, calls [`PowerCut::restore`],
+//! which puts the folder into that state, and starts the process again.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -23,45 +23,60 @@
 //!
 //! [`PowerCut::ignoring_syncs`] proves such a test: it must fail then.
 //!
+//! A package whose tests use this names two dependencies, the second of which no code mentions: Cargo builds
+//! the library for it, and [`PowerCut::new`] finds it in the target folder.
+//!
+//! ```toml
+//! [dev-dependencies]
+//! sealpost-power.workspace = true
+//! sealpost-power-shim.workspace = true
+//! ```
+//!
 //! # In scope
 //!
-//! **Bytes.** `fsync` and `fdatasync` make the whole file durable, whichever descriptor was used for writing; so does a
-//! write to a file opened with `O_SYNC` or `O_DSYNC` (or `pwritev2` with those flags), and `msync(MS_SYNC)` of a shared
-//! mapping. Everything else is lost: the file has exactly the bytes and the length of its last sync, and is empty if it
-//! never had one. Nothing is durable by being closed, or by the process ending well.
+//! **Bytes.** `fsync` and `fdatasync` make the whole file durable, whichever descriptor was used for writing;
+//! so does a write to a file opened with `O_SYNC` or `O_DSYNC` (or `pwritev2` with those flags), and
+//! `msync(MS_SYNC)` of a shared mapping. Everything else is lost: the file has exactly the bytes and the
+//! length of its last sync, and is empty if it never had one. Nothing is durable by being closed, or by the
+//! process ending well.
 //!
-//! **Names.** What became of a file's name is looked up at the time of a sync, by inode, in the folder itself; creating,
-//! renaming, linking and removing need not be seen. (That matters: rustix makes system calls without libc, and
-//! tempfile renames with it, as does fjall under it.) The sync of a folder makes its entries durable as they are. By
-//! default, [`Rule::Ext4`], the sync of a file also makes durable the name it has at that moment, a rename included,
-//! and the names of the folders above that are not durable yet, because on ext4, XFS and Btrfs the same journal commit
-//! carries them and much software relies on it. Nothing else of that commit counts: removed names come back,
-//! other new files are not there, until their folder is synced. [`PowerCut::strict`] drops this and demands the sync
-//! of the folder for every name. Under both rules a rename is one step: a file never loses its old name
-//! without having its new one. A file renamed without having been synced is empty (ext4 would often save it:
-//! `auto_da_alloc`).
+//! **Names.** What became of a file's name is looked up at the time of a sync, by inode, in the folder
+//! itself; creating, renaming, linking and removing need not be seen. (That matters: rustix makes system
+//! calls without libc, and tempfile renames with it, as does fjall under it.) The sync of a folder makes its
+//! entries durable as they are. By default, [`Rule::Ext4`], the sync of a file also makes durable the name it
+//! has at that moment, a rename included, and the names of the folders above that are not durable yet,
+//! because on ext4, XFS and Btrfs the same journal commit carries them and much software relies on it.
+//! Nothing else of that commit counts: removed names come back, other new files are not there, until their
+//! folder is synced. [`PowerCut::strict`] drops this and demands the sync of the folder for every name (fjall
+//! 3.1 does not make it: it never syncs the folder in which it makes a keyspace's). Under both rules a rename
+//! is one step: a file never loses its old name without having its new one. A file renamed without having
+//! been synced is empty (ext4 would often save it: `auto_da_alloc`).
 //!
-//! **Torn writes.** [`PowerCut::restore_torn`] lets some of the unsynced pages survive, chosen by a seed, and in every
-//! second case all names.
+//! **Torn writes.** [`PowerCut::restore_torn`] lets some of the unsynced pages survive, chosen by a seed, and
+//! in every second case all names.
 //!
-//! **Kills at any moment.** The shadow is brought up to date before a sync returns. A process killed in the middle
-//! leaves a sync that nobody was told of done in part, in pages of that file, as a disk would. Names, and the bytes of
-//! a file that was cut short, change in one step.
+//! **Kills at any moment.** The shadow is brought up to date before a sync returns. A process killed in the
+//! middle leaves a sync that nobody was told of done in part, in pages of that file, as a disk would. Names
+//! change in one step.
 //!
-//! **Several processes and threads**, children too, may work on one folder, at once and one after the other. Only a
-//! large file (over 256 KiB) that one writes while another, which has synced it before, syncs it again is not followed.
+//! **Several processes and threads**, children too, may work on one folder, at once and one after the other.
+//! What one thread writes while another syncs the file may count as synced, as on a disk. Only a large file
+//! (over 256 KiB) that one process writes while another, which has synced it before, syncs it again is not
+//! followed: the write is lost.
 //!
 //! # Out of scope
 //!
-//! All of these err on the side of losing too much, so that a test fails which should pass, never the other way round:
+//! What is not seen is lost, so that a test fails which should pass, and not the other way round.
+//!
 //! - Syncs not made through libc's functions: raw system calls, `io_uring`, `sync`, `syncfs`.
-//! - Writes to files over 256 KiB by raw system calls, `io_uring`, `FILE` streams, asynchronous I/O or `FICLONE`:
-//!   the sync does not know what changed. (Smaller files are copied whole.) [`PowerCut::verified`] finds them: it
-//!   compares every synced file with its shadow and aborts the process at a difference. Writes through a writable
-//!   shared mapping are followed, unless it was made writable later (`mprotect`).
-//! - Statically linked and set-user-id programs: the shim is not loaded. [`PowerCut::restore`] refuses to pass over it.
-//! - Times, owners, extended attributes, sockets, pipes; other file systems mounted below the folder; file names with
-//!   line feeds. Permissions are kept as of the last sync of the name.
+//! - Writes to files over 256 KiB by raw system calls, `io_uring`, `FILE` streams, asynchronous I/O or
+//!   `FICLONE`: the sync does not know what changed. (Smaller files are copied whole.) [`PowerCut::verified`]
+//!   finds them: it compares every synced file with its shadow and aborts the process at a difference. Writes
+//!   through a writable shared mapping are followed, unless it was made writable later (`mprotect`).
+//! - Statically linked and set-user-id programs: the shim is not loaded. [`PowerCut::restore`] refuses to
+//!   pass over it.
+//! - Times, owners, extended attributes, sockets, pipes; other file systems mounted below the folder; file
+//!   names with line feeds. Permissions are kept as of the last sync of the name.
 //! - Disks that lie about a flush, and damage to what had been synced.
 
 pub mod changes;
@@ -137,14 +152,16 @@ pub struct PowerCut {
 }
 
 impl PowerCut {
-    /// Takes `root` (made if it is not there) with everything in it, as it is now, for durable, and empties `shadow`.
+    /// Takes `root` (made if it is not there) with everything in it, as it is now, for durable, and empties
+    /// `shadow`.
     ///
     /// # Errors
     /// The shim is not found, the shadow is misplaced, or a folder cannot be read or written.
     pub fn new(root: impl AsRef<Path>, shadow: impl AsRef<Path>) -> Result<Self, PowerError> {
         let root = made(root.as_ref())?;
         let shadow_folder = made(shadow.as_ref())?;
-        let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).map_err(io("look at", path));
+        let device =
+            |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).map_err(io("look at", path));
         if shadow_folder.starts_with(&root)
             || root.starts_with(&shadow_folder)
             || device(&root)? != device(&shadow_folder)?
@@ -171,8 +188,8 @@ impl PowerCut {
         self
     }
 
-    /// Compares every file with its shadow after its sync and aborts the process at a difference, which means that it
-    /// was written past the shim. Slow with large files.
+    /// Compares every file with its shadow after its sync and aborts the process at a difference, which means
+    /// that it was written past the shim. Slow with large files.
     #[must_use]
     pub fn verified(mut self) -> Self {
         self.verify = true;
@@ -209,7 +226,8 @@ impl PowerCut {
         &self.root
     }
 
-    /// Makes the cut: the root holds exactly what had been synced. It is the durable state for the next start.
+    /// Makes the cut: the root holds exactly what had been synced. It is the durable state for the next
+    /// start.
     ///
     /// Every process that works on the root must have ended and been waited for.
     ///
@@ -219,9 +237,9 @@ impl PowerCut {
         self.cut(None)
     }
 
-    /// Makes the cut as [`PowerCut::restore`] does, but lets some of what had not been synced survive: of each file
-    /// nothing, the pages before some offset, pages here and there, or all; with the old length or the new; and the
-    /// names all as synced or all as they were last. One seed gives one choice.
+    /// Makes the cut as [`PowerCut::restore`] does, but lets some of what had not been synced survive: of
+    /// each file nothing, the pages before some offset, pages here and there, or all; with the old length or
+    /// the new; and the names all as synced or all as they were last. One seed gives one choice.
     ///
     /// # Errors
     /// As [`PowerCut::restore`].
@@ -241,11 +259,13 @@ fn made(folder: &Path) -> Result<PathBuf, PowerError> {
     fs::create_dir_all(folder).and_then(|()| folder.canonicalize()).map_err(io("make", folder))
 }
 
-/// Cargo puts the cdylib of a dependency into `deps`, where test executables are too; binaries are one folder above.
+/// Cargo puts the cdylib of a dependency into `deps`, where test executables are too; binaries are one folder
+/// above.
 fn find_shim() -> Result<PathBuf, PowerError> {
     let given = env::var_os(SHIM_VARIABLE).map(PathBuf::from);
     let program = env::current_exe().map_err(io("find", Path::new("/proc/self/exe")))?;
-    let folders = program.ancestors().skip(1).take(2).flat_map(|folder| [folder.join("deps"), folder.to_owned()]);
+    let folders =
+        program.ancestors().skip(1).take(2).flat_map(|folder| [folder.join("deps"), folder.to_owned()]);
     given
         .into_iter()
         .chain(folders.map(|folder| folder.join(OsStr::new(SHIM_FILE))))

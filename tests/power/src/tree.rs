@@ -1,7 +1,7 @@
 //! Names: which folder holds which file under which name, and what of it a sync makes durable.
 //!
-//! One [`Tree`] is the state that would be found after a cut, another is read from the running file system; the rules
-//! are functions from the second into the first, without I/O.
+//! One [`Tree`] is the state that would be found after a cut, another is read from the running file system;
+//! the rules are functions from the second into the first, without I/O.
 
 use crate::inode::{Inode, Kind, Node};
 use std::collections::{BTreeMap, HashSet};
@@ -39,7 +39,8 @@ pub type Table = BTreeMap<OsString, Entry>;
 /// Which names an fsync makes durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Rule {
-    /// As ext4: the sync of a file or folder also makes its own name durable, and the names of the folders above.
+    /// As ext4: the sync of a file or folder also makes its own name durable, and the names of the folders
+    /// above.
     #[default]
     Ext4,
     /// As POSIX at its narrowest: names become durable by the sync of their folder alone.
@@ -56,8 +57,9 @@ pub struct Tree {
 impl Tree {
     /// Reads a folder and everything below it.
     ///
-    /// What comes and goes during the reading may be in the tree or not, as for a reader of any folder. A file that is
-    /// renamed meanwhile must not be missed, so the reading is repeated until two in a row agree.
+    /// What comes and goes during the reading may be in the tree or not, as for a reader of any folder. A
+    /// file that is renamed meanwhile must not be missed, so the reading is repeated until two in a row
+    /// agree.
     ///
     /// # Errors
     /// The folder cannot be read.
@@ -100,8 +102,8 @@ impl Tree {
         self.names().filter(missing).count() as u64
     }
 
-    /// Makes durable what the sync of a file does under [`Rule::Ext4`]: the names it has now, and with them the
-    /// renames that led there. Under [`Rule::Strict`] there is nothing to do.
+    /// Makes durable what the sync of a file does under [`Rule::Ext4`]: the names it has now, and with them
+    /// the renames that led there. Under [`Rule::Strict`] there is nothing to do.
     pub fn sync_file(&mut self, live: &Self, file: Inode) {
         let now = live.names_of(file);
         if now.is_empty() {
@@ -119,9 +121,11 @@ impl Tree {
     pub fn sync_folder(&mut self, live: &Self, folder: Inode, rule: Rule) {
         let Some(now) = live.folders.get(&folder) else { return };
         let before = self.folders.insert(folder, now.clone()).unwrap_or_default();
-        let same = |a: &Table, name: &OsString, entry: &Entry| a.get(name).is_some_and(|e| e.inode == entry.inode);
+        let same =
+            |a: &Table, name: &OsString, entry: &Entry| a.get(name).is_some_and(|e| e.inode == entry.inode);
 
-        // A rename is one step: what came from another folder is gone there, and what went to another folder has arrived.
+        // A rename is one step: what came from another folder is gone there, and what went to another folder
+        // has arrived.
         for (name, entry) in now.iter().filter(|(name, entry)| !same(&before, name, entry)) {
             if entry.target == Target::Folder {
                 self.folders.entry(entry.inode).or_default();
@@ -144,8 +148,15 @@ impl Tree {
 
     /// Forgets the folders that neither tree can name any more.
     pub fn forget_removed(&mut self, live: &Self) {
-        let (durable, live) = (self.inodes(), live.inodes());
-        self.folders.retain(|folder, _| durable.contains(folder) || live.contains(folder));
+        let live = live.inodes();
+        loop {
+            let (before, durable) = (self.folders.len(), self.inodes());
+            self.folders.retain(|folder, _| durable.contains(folder) || live.contains(folder));
+            // What was forgotten may have been all that named others.
+            if self.folders.len() == before {
+                return;
+            }
+        }
     }
 
     /// Writes the tree as lines of bytes: `root`, then for each folder its inode and its entries.

@@ -1,9 +1,11 @@
 //! libc's functions that write to files, and those that sync them.
 //!
-//! Each makes the system call itself; looking up libc's own function would bring the dynamic linker into every path.
-//! A range is noted after the call has written it and before the program learns of it: a sync by another thread in
-//! between may or may not contain it, as on a disk. It may be noted too wide, which only copies more.
+//! Each makes the system call itself; looking up libc's own function would bring the dynamic linker into
+//! every path. A range is noted after the call has written it and before the program learns of it: a sync by
+//! another thread in between may or may not contain it, as on a disk. It may be noted too wide, which only
+//! copies more.
 #![expect(unsafe_code, reason = "replaces functions of libc, under their C signatures")]
+#![expect(clippy::cast_possible_truncation, reason = "long, off_t and ssize_t are one type on 64-bit Linux")]
 
 use crate::process::{Process, give_up};
 use libc::{c_char, c_int, c_long, c_uint, c_void, iovec, loff_t, mode_t, off_t, size_t, ssize_t, syscall};
@@ -180,7 +182,8 @@ macro_rules! hooks {
 hooks! {
     /// write(2)
     [write] (fd: c_int, bytes: *const c_void, len: size_t) -> ssize_t {
-        write_through(fd, At::Position, 0, || unsafe { syscall(libc::SYS_write, fd, bytes, len) as ssize_t })
+        let call = || unsafe { syscall(libc::SYS_write, fd, bytes, len) as ssize_t };
+        write_through(fd, At::Position, 0, call)
     }
 
     /// pwrite(2)
@@ -191,20 +194,25 @@ hooks! {
 
     /// writev(2)
     [writev] (fd: c_int, parts: *const iovec, count: c_int) -> ssize_t {
-        write_through(fd, At::Position, 0, || unsafe { syscall(libc::SYS_writev, fd, parts, count) as ssize_t })
+        let call = || unsafe { syscall(libc::SYS_writev, fd, parts, c_long::from(count)) as ssize_t };
+        write_through(fd, At::Position, 0, call)
     }
 
     /// pwritev(2)
     [pwritev, pwritev64] (fd: c_int, parts: *const iovec, count: c_int, offset: off_t) -> ssize_t {
-        let call = || unsafe { syscall(libc::SYS_pwritev, fd, parts, count, offset, 0 as c_long) as ssize_t };
+        let (count, high_bits) = (c_long::from(count), 0 as c_long);
+        let call = || unsafe { syscall(libc::SYS_pwritev, fd, parts, count, offset, high_bits) as ssize_t };
         write_through(fd, At::Offset(offset), 0, call)
     }
 
     /// pwritev2(2); offset -1 is the position.
-    [pwritev2, pwritev64v2] (fd: c_int, parts: *const iovec, count: c_int, offset: off_t, flags: c_int) -> ssize_t {
+    [pwritev2, pwritev64v2] (
+        fd: c_int, parts: *const iovec, count: c_int, offset: off_t, flags: c_int
+    ) -> ssize_t {
         let at = if offset == -1 { At::Position } else { At::Offset(offset) };
+        let (count, high_bits) = (c_long::from(count), 0 as c_long);
         let call = || unsafe {
-            syscall(libc::SYS_pwritev2, fd, parts, count, offset, 0 as c_long, flags) as ssize_t
+            syscall(libc::SYS_pwritev2, fd, parts, count, offset, high_bits, flags) as ssize_t
         };
         write_through(fd, at, flags, call)
     }
@@ -275,7 +283,9 @@ hooks! {
     [mmap, mmap64] (
         at: *mut c_void, len: size_t, protection: c_int, flags: c_int, fd: c_int, offset: off_t
     ) -> *mut c_void {
-        let address = unsafe { syscall(libc::SYS_mmap, at, len, protection, flags, fd, offset) } as *mut c_void;
+        let (bits, kind) = (c_long::from(protection), c_long::from(flags));
+        let address =
+            unsafe { syscall(libc::SYS_mmap, at, len, bits, kind, c_long::from(fd), offset) } as *mut c_void;
         let is_shared = matches!(flags & libc::MAP_TYPE, libc::MAP_SHARED | libc::MAP_SHARED_VALIDATE);
         if address != libc::MAP_FAILED && fd >= 0 && is_shared && protection & libc::PROT_WRITE != 0 {
             with_process(|process| {

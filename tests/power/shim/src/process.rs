@@ -1,5 +1,9 @@
 //! What this process knows of the files below the root, and how a sync reaches the shadow.
 #![expect(unsafe_code, reason = "reads descriptor flags and asks for locks, which std has no calls for")]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "libc declares lock kinds as int and keeps them as short"
+)]
 
 use sealpost_power::changes::{Changes, Copy};
 use sealpost_power::content;
@@ -128,7 +132,8 @@ impl Process {
         Ok(())
     }
 
-    /// The descriptor's file or folder has been synced: brings the shadow up to date before the program learns of it.
+    /// The descriptor's file or folder has been synced: brings the shadow up to date before the program
+    /// learns of it.
     pub(crate) fn synced(&self, fd: RawFd) -> io::Result<()> {
         let Some(path) = self.path_below_root(fd) else { return Ok(()) };
         if self.ignore_syncs {
@@ -163,7 +168,8 @@ impl Process {
             self.compare(&reader, node.inode, &path)?;
         }
         let named = Named { path, mode: node.mode, names: node.names };
-        let is_named = held(&self.files).get(&node.inode).is_some_and(|known| known.named.as_ref() == Some(&named));
+        let is_named =
+            held(&self.files).get(&node.inode).is_some_and(|known| known.named.as_ref() == Some(&named));
         if self.rule == Rule::Ext4 && !is_named {
             let live = Tree::read(&self.root)?;
             let mut durable = self.shadow.tree()?;
@@ -171,9 +177,10 @@ impl Process {
             self.shadow.store(&durable)?;
         }
         let mut files = held(&self.files);
-        // Nothing of a file met here for the first time was missed: it has just been copied, and writes of other
-        // threads since then are of this process and have made it known.
-        let known = files.entry(node.inode).or_insert_with(|| Known { changes: Changes::none(), named: None });
+        // Nothing of a file met here for the first time was missed: it has just been copied, and writes of
+        // other threads since then are of this process and have made it known.
+        let known =
+            files.entry(node.inode).or_insert_with(|| Known { changes: Changes::none(), named: None });
         known.named = Some(named);
         Ok(())
     }
@@ -262,7 +269,8 @@ impl Deref for Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         let Self::Own(file) = self else { return };
-        // Closing it would drop the POSIX locks that the program holds on the file: it stays open while there are any.
+        // Closing it would drop the POSIX locks that the program holds on the file: it stays open while there
+        // are any.
         let mut lock = libc::flock {
             l_type: libc::F_WRLCK as libc::c_short,
             l_whence: libc::SEEK_SET as libc::c_short,
