@@ -16,7 +16,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
-use axum::extract::{FromRef, FromRequestParts};
+use axum::extract::FromRequestParts;
 use http::request::Parts;
 use http::{HeaderMap, header};
 use sealpost_wire::certificate::Role;
@@ -151,18 +151,27 @@ impl Access {
     }
 }
 
-/// The caller of a route, for routers whose state holds an [`Authority`].
+/// The state of a router whose routes ask who calls.
+pub trait HasAuthority: Send + Sync {
+    /// Issues and checks the server's access tokens.
+    fn authority(&self) -> &Authority;
+}
+
+impl<S: HasAuthority> HasAuthority for Arc<S> {
+    fn authority(&self) -> &Authority {
+        (**self).authority()
+    }
+}
+
+/// The caller of a route, by the token of the request.
 #[derive(Clone, Debug)]
 pub struct Caller(pub Arc<Access>);
 
-impl<S: Send + Sync> FromRequestParts<S> for Caller
-where
-    Arc<Authority>: FromRef<S>,
-{
+impl<S: HasAuthority> FromRequestParts<S> for Caller {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
-        <Arc<Authority>>::from_ref(state).authenticate(&parts.headers).map(Self)
+        state.authority().authenticate(&parts.headers).map(Self)
     }
 }
 

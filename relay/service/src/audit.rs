@@ -78,6 +78,9 @@ impl Display for Actor {
     }
 }
 
+/// What an act was upon: the kind of object, and its id.
+pub type Object<'a> = (&'a str, &'a (dyn Display + Sync));
+
 /// A row to be written, in the form that it is stored in: made outside the writer thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry(Vec<u8>);
@@ -86,7 +89,7 @@ impl Entry {
     /// The row of an act at `time_ms` (milliseconds since the epoch) upon `objects`: what kind of object, and its id.
     /// The outcome is `done`, or the code of the refusal.
     #[must_use]
-    pub fn new(time_ms: u64, act: Act, who: &Actor, objects: &[(&str, &dyn Display)], outcome: &str) -> Self {
+    pub fn new(time_ms: u64, act: Act, who: &Actor, objects: &[Object<'_>], outcome: &str) -> Self {
         let row = NewRow { time_ms, act, who: Shown(who), objects: Objects(objects), outcome };
         let mut value = Vec::with_capacity(256);
         value.push(VERSION);
@@ -176,7 +179,7 @@ impl Serialize for Shown<'_> {
     }
 }
 
-struct Objects<'a>(&'a [(&'a str, &'a dyn Display)]);
+struct Objects<'a>(&'a [Object<'a>]);
 
 impl Serialize for Objects<'_> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

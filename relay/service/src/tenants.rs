@@ -78,6 +78,12 @@ impl Tenant {
         self.state.load()
     }
 
+    /// What is believed of it now, to keep for as long as it takes to decide by it.
+    #[must_use]
+    pub fn state_shared(&self) -> Arc<TenantState> {
+        self.state.load_full()
+    }
+
     /// Refuses a request key that the tenant has put out of use.
     ///
     /// # Errors

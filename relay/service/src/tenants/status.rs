@@ -16,7 +16,7 @@ use sealpost_wire::status::TenantStatus;
 
 use super::{Tenant, TenantState, Tenants};
 use crate::audit::{self, Act, Actor, Entry};
-use crate::engine::{Engine, EngineError, Keyspace, Slice, View};
+use crate::engine::{Engine, EngineError, Keyspace, View};
 use crate::problem::{ProblemCode, Refusal};
 use crate::shared_rows::SharedKeyspaces;
 use crate::store_key::{content, tenant_key, versioned};
@@ -53,7 +53,6 @@ where
     for _ in 0..ATTEMPTS_MAX {
         let before = tenant.state.load_full();
         let Some(next) = Tenant::judge(&before, bytes, clock.now())? else { return Ok(()) };
-        let next = Arc::new(next);
         let Some(status) = next.trust.status().cloned() else { return Err(ProblemCode::Internal.into()) };
         let entry = Entry::new(
             clock.now_millis(),
@@ -62,15 +61,13 @@ where
             &[("sequence", &status.sequence), ("issued", &status.issued.0)],
             "done",
         );
-        let put = Put { tenant: tenant.id().clone(), before, next: next.clone(), status, entry };
+        let put = Put { tenant: tenant.clone(), before, next: Arc::new(next), status, entry };
         let follow = follow.clone();
-        match engine.write("put_status", move |view| put.decide(view, keyspaces, &follow)).await? {
-            Ok(()) => {
-                tenant.install(&next);
-                return Ok(());
-            }
-            // Another one is durable and not shown yet: show it, and judge again.
-            Err(Moved(stored)) => restore(tenant, &stored, clock.now())?,
+        let done = engine.write("put_status", move |view| put.decide(view, keyspaces, &follow)).await?;
+        match done {
+            Ok(()) => return Ok(()),
+            // By now the other one is in force.
+            Err(Moved) => {}
         }
     }
     Err(Refusal::new(ProblemCode::Unavailable).retry_after(1))
@@ -138,10 +135,10 @@ fn row_key(tenant: &TenantId) -> Vec<u8> {
 }
 
 /// The store holds another status than the one that the new one was judged by.
-struct Moved(Slice);
+struct Moved;
 
 struct Put {
-    tenant: TenantId,
+    tenant: Arc<Tenant>,
     before: Arc<TenantState>,
     next: Arc<TenantState>,
     status: TenantStatus,
@@ -155,17 +152,19 @@ impl Put {
         keyspaces: SharedKeyspaces,
         follow: &dyn Fn(&mut View, &TenantStatus),
     ) -> Result<(), Moved> {
-        let key = row_key(&self.tenant);
+        let key = row_key(self.tenant.id());
         let stored = view.get(keyspaces.statuses, &key);
-        if let Some(stored) = stored
-            && content(&stored, VERSION) != self.before.status.as_deref()
+        if let Some(stored) = &stored
+            && content(stored, VERSION) != self.before.status.as_deref()
         {
-            return Err(Moved(stored));
+            return Err(Moved);
         }
         let bytes = self.next.status.as_deref().unwrap_or_default();
         view.put(keyspaces.statuses, key, versioned(VERSION, bytes));
         follow(view, &self.status);
-        audit::append(view, keyspaces.audit, &self.tenant, self.entry);
+        audit::append(view, keyspaces.audit, self.tenant.id(), self.entry);
+        // In force once it is durable, whether or not the client still waits.
+        view.after_commit(move || self.tenant.install(&self.next));
         Ok(())
     }
 }

@@ -1,0 +1,188 @@
+//! The keyserver as a whole: what its routes share, how it starts and how it ends.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use getrandom::SysRng;
+use rand_core::UnwrapErr;
+use sealpost_service::access::Authority;
+use sealpost_service::clock::{MonotonicClock, SystemClock};
+use sealpost_service::config::{ConfigError, PublicUrl, SecretKey};
+use sealpost_service::device_request::DeviceDoor;
+use sealpost_service::engine::{EngineError, OpenError};
+use sealpost_service::server::{self, Listener, Operations, with_operations};
+use sealpost_service::shutdown::Shutdown;
+use sealpost_service::telemetry::{MetricError, Metrics};
+use sealpost_service::tenants::{RestoreError, Tenants};
+use sealpost_wire::clock::Clock;
+use sealpost_wire::id::TenantId;
+
+use crate::config::{Config, Limits};
+use crate::consent::ConsentPolicy;
+use crate::metrics::KeyserverMetrics;
+use crate::routes;
+use crate::store::Store;
+
+/// Why a keyserver does not start, or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyserverError {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The store cannot be opened. One that is locked can be retried once its other process has ended.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The store cannot be read.
+    #[error(transparent)]
+    Store(#[from] EngineError),
+    /// A stored status is not to be believed under the configured roots.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    /// A mistake in the program: a metric twice.
+    #[error(transparent)]
+    Metrics(#[from] MetricError),
+    /// The address cannot be listened at, or standard output is closed.
+    #[error("listening at the configured address: {0}")]
+    Listen(#[from] io::Error),
+}
+
+/// What the routes share.
+#[derive(Debug)]
+pub struct Keyserver {
+    pub(crate) store: Store,
+    pub(crate) tenants: Arc<Tenants>,
+    pub(crate) policies: HashMap<TenantId, ConsentPolicy>,
+    pub(crate) authority: Authority,
+    pub(crate) door: DeviceDoor,
+    pub(crate) clock: Arc<MonotonicClock<SystemClock>>,
+    pub(crate) limits: Limits,
+    pub(crate) metrics: KeyserverMetrics,
+    pub(crate) shutdown: Shutdown,
+}
+
+/// A keyserver that is open and not yet serving.
+#[derive(Debug)]
+pub struct OpenKeyserver {
+    keyserver: Arc<Keyserver>,
+    router: Router,
+    listener: Listener,
+    config: Config,
+}
+
+impl OpenKeyserver {
+    /// Binds the listener and opens the store. `restored` says that the store was restored from a copy.
+    ///
+    /// # Errors
+    /// See [`KeyserverError`].
+    pub async fn open(config: Config, restored: bool, shutdown: Shutdown) -> Result<Self, KeyserverError> {
+        config.check()?;
+        let metrics = Metrics::for_process()?;
+        let mut rng = UnwrapErr(SysRng);
+        let key = SecretKey::read_or_create(&config.access_token_key_file, &mut rng)?;
+        let roots = |roots: &[sealpost_service::config::RootKey]| roots.iter().map(|root| root.0).collect();
+        let tenants = config.tenants.iter().map(|tenant| (tenant.id.clone(), roots(&tenant.roots)));
+        let tenants = Arc::new(Tenants::new(tenants));
+        let policies = config.tenants.iter().map(|tenant| (tenant.id.clone(), tenant.consent)).collect();
+
+        sealpost_service::config::create_private_folder(&config.data)?;
+        let store = Store::open(&config.data, restored, &metrics).await?;
+        // Replay windows that were closed once stay closed, also when the machine's clock was set back meanwhile.
+        let clock = MonotonicClock::starting_at(SystemClock, store.last_time_millis(&tenants)?);
+        let clock = Arc::new(clock);
+        store.restore_statuses(&tenants, clock.now())?;
+
+        let listener = Listener::bind(config.listen).await?;
+        let public_url =
+            config.public_url.clone().unwrap_or_else(|| PublicUrl::of_listener(listener.address()));
+        let authority = Authority::new(tenants.clone(), clock.clone(), &public_url, &key, &metrics)?;
+        let keyserver = Arc::new(Keyserver {
+            store,
+            tenants,
+            policies,
+            authority,
+            door: DeviceDoor::new(&public_url, clock.now(), &metrics)?,
+            clock,
+            limits: config.limits.clone(),
+            metrics: KeyserverMetrics::register(&metrics)?,
+            shutdown: shutdown.clone(),
+        });
+        let (asked, aged) = (keyserver.clone(), keyserver.clone());
+        let operations = Operations {
+            metrics,
+            shutdown,
+            ready: Arc::new(move || asked.store.is_ready()),
+            refresh: Arc::new(move || aged.refresh()),
+        };
+        let router = with_operations(routes::router(keyserver.clone()), operations, &config.http)?;
+        Ok(Self { keyserver, router, listener, config })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn listener(&self) -> &Listener {
+        &self.listener
+    }
+
+    /// Serves until its shutdown begins; then lets running requests finish, and closes the store.
+    pub async fn serve(self) {
+        let shutdown = self.keyserver.shutdown.clone();
+        let expiry = tokio::spawn(self.keyserver.clone().expire());
+        if let Err(unfinished) = server::serve(self.listener, self.router, &self.config.http, &shutdown).await
+        {
+            tracing::warn!(%unfinished, "draining took too long");
+        }
+        // Ends by itself once the shutdown has begun; what it has handed to the store is finished by the store.
+        let _ = expiry.await;
+        // Blocks for one commit; nothing else runs any more.
+        self.keyserver.store.shutdown();
+        tracing::info!("stopped");
+    }
+}
+
+impl Keyserver {
+    pub(crate) fn policy(&self, tenant: &TenantId) -> ConsentPolicy {
+        self.policies.get(tenant).copied().unwrap_or_default()
+    }
+
+    /// Forgets what is over, from time to time, until the shutdown begins.
+    async fn expire(self: Arc<Self>) {
+        let mut tick = tokio::time::interval(Duration::from_secs(self.limits.expiry_seconds));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.shutdown.begun() => return,
+                _ = tick.tick() => {}
+            }
+            for tenant in self.tenants.iter() {
+                while !self.shutdown.is_draining() {
+                    match self.store.expire(tenant.id(), self.clock.now()).await {
+                        Ok(expired) => {
+                            self.metrics.expired.with_label_values(&["ticket"]).inc_by(expired.tickets);
+                            self.metrics.expired.with_label_values(&["batch"]).inc_by(expired.batches);
+                            self.metrics.expired.with_label_values(&["assertion"]).inc_by(expired.assertions);
+                            if !expired.more {
+                                break;
+                            }
+                        }
+                        Err(error) => {
+                            tracing::warn!(%error, tenant = %tenant.id(), "expiry failed; it goes on later");
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn refresh(&self) {
+        for tenant in self.tenants.iter() {
+            let age = tenant.status_age(self.clock.now());
+            let age = age.map_or(-1, |seconds| i64::try_from(seconds).unwrap_or(i64::MAX));
+            self.metrics.status_age.with_label_values(&[tenant.id().as_str()]).set(age);
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The keyserver's routes. Each names who may ask, parses, hands over to a decision and the store, and answers.
+
+mod clients;
+mod devices;
+mod enrolment;
+mod recipients;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post, put};
+use sealpost_service::access::{Authority, HasAuthority, TOKEN_BODY_BYTES_MAX};
+use sealpost_service::problem::{ProblemCode, Refusal};
+use sealpost_service::tenants::STATUS_BODY_BYTES_MAX;
+use sealpost_wire::limits::{
+    ADMISSION_BYTES_MAX, DEVICE_SET_BYTES_MAX, DEVICES_PER_SET_MAX, PREKEY_BATCH_BYTES_MAX,
+    PREKEY_LEAF_BYTES_MAX, PREKEYS_PER_BATCH_MAX,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::config::WAIT_SECONDS_MAX;
+use crate::consent::ConsentError;
+use crate::device_set::SetError;
+use crate::keyserver::Keyserver;
+use crate::prekey::UploadError;
+use crate::store::StoreError;
+use crate::ticket::TicketError;
+
+/// Bytes of JSON around the base64url of what a body carries.
+const JSON_BYTES: usize = 4096;
+/// Bytes of the body of a prekey upload.
+const PREKEYS_BODY_BYTES_MAX: usize = base64url_bytes(PREKEY_LEAF_BYTES_MAX) * PREKEYS_PER_BATCH_MAX
+    + base64url_bytes(PREKEY_BATCH_BYTES_MAX)
+    + JSON_BYTES;
+/// Bytes of the body of a device set.
+const DEVICE_SET_BODY_BYTES_MAX: usize = base64url_bytes(DEVICE_SET_BYTES_MAX)
+    + base64url_bytes(ADMISSION_BYTES_MAX) * DEVICES_PER_SET_MAX
+    + JSON_BYTES;
+
+/// All of them.
+pub fn router(keyserver: Arc<Keyserver>) -> Router {
+    let limit = DefaultBodyLimit::max;
+    Router::new()
+        .route("/v1/token", post(clients::token).layer(limit(TOKEN_BODY_BYTES_MAX)))
+        .route(
+            "/v1/status",
+            put(clients::put_status).get(clients::status).layer(limit(STATUS_BODY_BYTES_MAX)),
+        )
+        .route("/v1/tickets/{ticket}", put(enrolment::put_ticket).get(enrolment::ticket))
+        .route("/v1/tickets/{ticket}/claims", post(enrolment::claim))
+        .route("/v1/tickets/{ticket}/close", post(enrolment::close))
+        .route("/v1/devices/{device}", get(devices::state))
+        .route("/v1/devices/{device}/prekeys", put(devices::put_prekeys).layer(limit(PREKEYS_BODY_BYTES_MAX)))
+        .route(
+            "/v1/recipients/{recipient}/devices",
+            put(recipients::put_devices).get(recipients::devices).layer(limit(DEVICE_SET_BODY_BYTES_MAX)),
+        )
+        .route("/v1/recipients/{recipient}/look-up", post(recipients::look_up))
+        .route("/v1/recipients/{recipient}/consent", get(recipients::consents))
+        .route(
+            "/v1/recipients/{recipient}/consent/{category}",
+            put(recipients::put_consent).get(recipients::consent),
+        )
+        .with_state(keyserver)
+}
+
+impl HasAuthority for Keyserver {
+    fn authority(&self) -> &Authority {
+        &self.authority
+    }
+}
+
+/// `?wait=`: stay connected this long (seconds) for a change.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wait {
+    #[serde(default)]
+    wait: u64,
+}
+
+impl Wait {
+    /// The wait; more than a minute counts as a minute.
+    fn longest(self) -> std::time::Duration {
+        std::time::Duration::from_secs(self.wait.min(WAIT_SECONDS_MAX))
+    }
+}
+
+/// The answer where there is nothing to say: `{}`.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Done {}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NotFound => ProblemCode::NotFound.into(),
+            StoreError::Conflict => ProblemCode::Conflict.into(),
+            StoreError::VersionConflict => ProblemCode::VersionConflict.into(),
+            StoreError::ClaimMissing => Self::new(ProblemCode::InvalidValue).detail("claim_missing"),
+            StoreError::Full(what) => Self::new(ProblemCode::InvalidValue).detail(format!("too many {what}")),
+            StoreError::Ticket(error) => error.into(),
+            StoreError::Upload(error) => error.into(),
+            StoreError::Consent(error) => error.into(),
+            StoreError::Damaged(keyspace) => {
+                tracing::error!(keyspace, "a row is damaged");
+                ProblemCode::Internal.into()
+            }
+            StoreError::Engine(error) => error.into(),
+        }
+    }
+}
+
+impl From<TicketError> for Refusal {
+    fn from(error: TicketError) -> Self {
+        match error {
+            TicketError::Expiry => ProblemCode::InvalidExpiry.into(),
+            TicketError::WrongToken => ProblemCode::InvalidCredentials.into(),
+            TicketError::Unavailable => ProblemCode::TicketUnavailable.into(),
+        }
+    }
+}
+
+impl From<UploadError> for Refusal {
+    fn from(error: UploadError) -> Self {
+        match error {
+            UploadError::Trust(error) => error.into(),
+            UploadError::Expiry => ProblemCode::InvalidExpiry.into(),
+            UploadError::Value(field) => Self::new(ProblemCode::InvalidValue).detail(field),
+            UploadError::Reused => Self::new(ProblemCode::Conflict).detail("prekey_reused"),
+            UploadError::TooMany => Self::new(ProblemCode::InvalidValue).detail("too_many_prekeys"),
+        }
+    }
+}
+
+impl From<ConsentError> for Refusal {
+    fn from(error: ConsentError) -> Self {
+        match error {
+            ConsentError::Value(field) => Self::new(ProblemCode::InvalidValue).detail(field),
+            ConsentError::Superseded => Self::new(ProblemCode::Conflict).detail("superseded"),
+        }
+    }
+}
+
+impl From<SetError> for Refusal {
+    fn from(error: SetError) -> Self {
+        match error {
+            SetError::Trust(error) => error.into(),
+            SetError::VersionConflict => ProblemCode::VersionConflict.into(),
+            SetError::Value(field) => Self::new(ProblemCode::InvalidValue).detail(field),
+            SetError::AddsDevices => ProblemCode::Forbidden.into(),
+        }
+    }
+}
+
+const fn base64url_bytes(bytes: usize) -> usize {
+    bytes.div_ceil(3) * 4
+}
