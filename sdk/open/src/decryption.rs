@@ -110,3 +110,26 @@ const fn prime_plus(lowest: u8) -> [u8; X25519_BYTES] {
     *last = 0x7f;
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use data_encoding::HEXLOWER;
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn small_order_is_what_wycheproof_says_gives_zeros() {
+        let text = include_str!("../../../tests/vectors/wycheproof/x25519.json");
+        let file: Value = serde_json::from_str(text).unwrap();
+        let mut zeros = 0;
+        for test in file["testGroups"][0]["tests"].as_array().unwrap() {
+            let field = |name: &str| HEXLOWER.decode(test[name].as_str().unwrap().as_bytes()).unwrap();
+            let public: [u8; X25519_BYTES] = field("public").try_into().unwrap();
+            let gives_zeros = field("shared") == [0; X25519_BYTES];
+            assert_eq!(is_small_order(&public), gives_zeros, "test {}", test["tcId"]);
+            zeros += u32::from(gives_zeros);
+        }
+        assert!(zeros > 20, "{zeros}");
+    }
+}

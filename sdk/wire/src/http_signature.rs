@@ -3,10 +3,10 @@
 //! ```text
 //! Content-Digest:  sha-256=:…:
 //! Signature-Input: sealpost=("@method" "@authority" "@path" "@query" "content-digest");created=…;nonce="…";
-//!                  keyid="tenant/device";alg="ed25519";tag="sealpost-device"
+//!                  alg="ed25519";keyid="tenant/device";tag="sealpost-device"
 //! Signature:       sealpost=:…:
 //! ```
-//! Components and parameters are exactly these, in this order. `alg` is `ed25519` or `ecdsa-p256-sha256`.
+//! Components and parameters are exactly these, in this order (the one that common libraries write). `alg` is `ed25519` or `ecdsa-p256-sha256`.
 
 use data_encoding::BASE64;
 use rand_core::CryptoRng;
@@ -21,7 +21,7 @@ use crate::limits::REQUEST_WINDOW_SECONDS;
 const LABEL: &str = "sealpost";
 const TAG: &str = "sealpost-device";
 const COMPONENTS: [&str; 5] = ["@method", "@authority", "@path", "@query", "content-digest"];
-const PARAMETERS: [&str; 5] = ["created", "nonce", "keyid", "alg", "tag"];
+const PARAMETERS: [&str; 5] = ["created", "nonce", "alg", "keyid", "tag"];
 /// Characters of a nonce.
 pub const NONCE_CHARS_MAX: usize = 64;
 /// Bytes of a signature header.
@@ -83,7 +83,7 @@ pub fn sign<R: CryptoRng + ?Sized>(
     rng.fill_bytes(&mut nonce);
     let components = COMPONENTS.map(|name| format!("\"{name}\"")).join(" ");
     let parameters = format!(
-        "({components});created={};nonce=\"{}\";keyid=\"{tenant}/{device}\";alg=\"{}\";tag=\"{TAG}\"",
+        "({components});created={};nonce=\"{}\";alg=\"{}\";keyid=\"{tenant}/{device}\";tag=\"{TAG}\"",
         created.0,
         base64url::encode(&nonce),
         algorithm(&key.request_key()),

@@ -1,10 +1,13 @@
 //! What a party believes of a tenant: its roots and the newest status it has seen. Every chain is checked here.
 
+use std::sync::{PoisonError, RwLock};
+
 use crate::certificate::{Certificate, Purpose, SignedCertificate};
 use crate::clock::UnixTime;
-use crate::error::TrustError;
-use crate::id::{DeviceId, TenantId};
+use crate::error::{FormatError, TrustError};
+use crate::id::{DeviceId, Digest, TenantId};
 use crate::key::VerifyingKey;
+use crate::limits::CERTIFICATE_BYTES_MAX;
 use crate::sign1::Sign1;
 use crate::status::{SignedStatus, TenantStatus};
 
@@ -14,13 +17,14 @@ pub struct TenantTrust {
     tenant: TenantId,
     roots: Vec<VerifyingKey>,
     status: Option<TenantStatus>,
+    verified: VerifiedCertificates,
 }
 
 impl TenantTrust {
     /// Trust in `roots` for `tenant`, with no status seen yet.
     #[must_use]
     pub const fn new(tenant: TenantId, roots: Vec<VerifyingKey>) -> Self {
-        Self { tenant, roots, status: None }
+        Self { tenant, roots, status: None, verified: VerifiedCertificates::new() }
     }
 
     /// The tenant.
@@ -69,7 +73,7 @@ impl TenantTrust {
     /// Like [`Self::certificate`], whatever the time: for records and sets, which outlive the certificate that
     /// countersigned them.
     pub fn certificate_at_any_time(&self, bytes: &[u8], purpose: Purpose) -> Result<Certificate, TrustError> {
-        let certificate = SignedCertificate::read(bytes)?.verify(&self.roots)?;
+        let certificate = self.verified.get_or_verify(bytes, &self.roots)?;
         if certificate.tenant != self.tenant {
             return Err(TrustError::WrongTenant);
         }
@@ -105,5 +109,46 @@ impl TenantTrust {
         };
         signed.verify(&certificate.ed25519()?, &[])?;
         Ok(certificate)
+    }
+}
+
+/// Certificates that a root was seen to have signed, by the SHA-256 of all their bytes: the few senders of a tenant come
+/// again and again, and a signature that verified once need not be verified a second time. Only that is remembered;
+/// tenant, purpose, times and revocations are looked at each time.
+#[derive(Debug)]
+struct VerifiedCertificates(RwLock<Vec<(Digest, Certificate)>>);
+
+impl VerifiedCertificates {
+    /// Certificates that are remembered; the oldest makes room.
+    const COUNT_MAX: usize = 32;
+
+    const fn new() -> Self {
+        Self(RwLock::new(Vec::new()))
+    }
+
+    fn get_or_verify(&self, bytes: &[u8], roots: &[VerifyingKey]) -> Result<Certificate, TrustError> {
+        if bytes.len() > CERTIFICATE_BYTES_MAX {
+            return Err(FormatError::TooLarge(CERTIFICATE_BYTES_MAX).into());
+        }
+        let digest = Digest::of(bytes);
+        // A panic elsewhere leaves whole entries: the list is good whatever the poison says.
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, certificate)) = known.iter().find(|(known, _)| *known == digest) {
+            return Ok(certificate.clone());
+        }
+        drop(known);
+        let certificate = SignedCertificate::read(bytes)?.verify(roots)?;
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= Self::COUNT_MAX {
+            known.remove(0);
+        }
+        known.push((digest, certificate.clone()));
+        Ok(certificate)
+    }
+}
+
+impl Clone for VerifiedCertificates {
+    fn clone(&self) -> Self {
+        Self(RwLock::new(self.0.read().unwrap_or_else(PoisonError::into_inner).clone()))
     }
 }
