@@ -9,7 +9,9 @@ use hpke::aead::ChaCha20Poly1305;
 use hpke::kdf::HkdfSha256;
 use hpke::kem::{X25519HkdfSha256, XWing};
 use hpke::rand_core::{TryCryptoRng, TryRng};
-use hpke::{Deserializable as _, Kem, OpModeR, OpModeS, Serializable as _, setup_receiver, setup_sender_with_rng};
+use hpke::{
+    Deserializable as _, Kem, OpModeR, OpModeS, Serializable as _, setup_receiver, setup_sender_with_rng,
+};
 use ml_kem::{MlKem768, kem::Decapsulate as _, kem::KeyExport as _};
 use serde_json::Value;
 
@@ -43,13 +45,9 @@ fn hpke_vector<K: Kem>(vector: &Value) {
     .unwrap();
     assert_eq!(encapsulated.to_bytes().to_vec(), field("enc"));
     let encapsulated = K::EncappedKey::from_bytes(&field("enc")).unwrap();
-    let mut receiver = setup_receiver::<ChaCha20Poly1305, HkdfSha256, K>(
-        &OpModeR::Base,
-        &private,
-        &encapsulated,
-        &info,
-    )
-    .unwrap();
+    let mut receiver =
+        setup_receiver::<ChaCha20Poly1305, HkdfSha256, K>(&OpModeR::Base, &private, &encapsulated, &info)
+            .unwrap();
     for encryption in vector["encryptions"].as_array().unwrap() {
         let [aad, pt, ct] = ["aad", "pt", "ct"].map(|name| hex(&encryption[name]));
         assert_eq!(sender.seal(&pt, &aad).unwrap(), ct);
@@ -143,7 +141,8 @@ fn x25519_of_wycheproof() {
 fn chacha20_poly1305_of_wycheproof() {
     let mut counts = [0, 0];
     for (_, test) in wycheproof(include_str!("../../../tests/vectors/wycheproof/chacha20_poly1305.json")) {
-        let [key, iv, aad, msg, ct, tag] = ["key", "iv", "aad", "msg", "ct", "tag"].map(|name| hex(&test[name]));
+        let [key, iv, aad, msg, ct, tag] =
+            ["key", "iv", "aad", "msg", "ct", "tag"].map(|name| hex(&test[name]));
         let cipher = chacha20poly1305::ChaCha20Poly1305::new_from_slice(&key).unwrap();
         let opened = <[u8; 12]>::try_from(iv).ok().and_then(|nonce| {
             let mut buffer = ct.clone();

@@ -1,4 +1,4 @@
-//! Runs `tests/vectors/sealed.json`, and checks that the file is what the generator makes.
+//! Runs `tests/vectors/sealed.json`, and checks that the files of vectors are what the generator makes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +14,10 @@ use sealpost_wire::record::DeviceRecord;
 use sealpost_wire::trust::TenantTrust;
 use serde_json::Value;
 
+#[path = "../examples/vectors/device_structures.rs"]
+mod device_structures;
+#[path = "../examples/vectors/exchanges.rs"]
+mod exchanges;
 #[path = "../examples/vectors/forge.rs"]
 mod forge;
 #[path = "../examples/vectors/look_ups.rs"]
@@ -26,6 +30,10 @@ mod payloads;
 mod positive;
 #[path = "../examples/vectors/sealed.rs"]
 mod sealed;
+#[path = "../examples/vectors/structures.rs"]
+mod structures;
+#[path = "../examples/vectors/tenant_structures.rs"]
+mod tenant_structures;
 #[path = "../examples/vectors/world.rs"]
 mod world;
 
@@ -33,9 +41,12 @@ mod world;
 const REPLAYS: usize = 16;
 
 #[test]
-fn the_file_is_what_the_generator_makes() {
+fn the_files_are_what_the_generator_makes() {
     let regenerate = "differs: run `cargo run -p sealpost-open --example vectors`";
     assert!(file() == sealed::vectors(), "tests/vectors/sealed.json {regenerate}");
+    let file_of_structures: Value =
+        serde_json::from_str(include_str!("../../../tests/vectors/structures.json")).unwrap();
+    assert!(file_of_structures == structures::vectors(), "tests/vectors/structures.json {regenerate}");
 }
 
 #[test]

@@ -46,8 +46,7 @@ fn it_opens_what_is_sealed_here() {
         let prekey = phone.verified(suite, PrekeyKind::OneTime);
         let notification = notification();
         let mut dice = Dice::new("interoperate");
-        let sealed =
-            seal(&notification, &envelope, &prekey, &world::sender(suite), NOW, &mut dice).unwrap();
+        let sealed = seal(&notification, &envelope, &prekey, &world::sender(suite), NOW, &mut dice).unwrap();
         let message = SealedMessage::read(&sealed.bytes).unwrap();
         let key = private(phone.private(suite, PrekeyKind::OneTime));
         let associated_data = message.associated_data(&context);

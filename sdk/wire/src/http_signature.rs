@@ -70,6 +70,19 @@ pub enum SignatureError {
     BadSignature,
 }
 
+impl SignatureError {
+    /// The stable code.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed_signature",
+            Self::WrongDigest => "wrong_digest",
+            Self::ClockSkew => "clock_skew",
+            Self::BadSignature => "bad_signature",
+        }
+    }
+}
+
 /// Signs a request of `device`.
 pub fn sign<R: CryptoRng + ?Sized>(
     request: &RequestParts<'_>,

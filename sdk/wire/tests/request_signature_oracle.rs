@@ -20,7 +20,13 @@ fn requests() -> Vec<RequestParts<'static>> {
     };
     vec![
         sync,
-        RequestParts { method: "GET", path: "/v1/devices/00", query: Some("wait=30&x=%20"), body: b"", ..sync },
+        RequestParts {
+            method: "GET",
+            path: "/v1/devices/00",
+            query: Some("wait=30&x=%20"),
+            body: b"",
+            ..sync
+        },
         RequestParts { authority: "relay.example:8443", query: Some(""), ..sync },
     ]
 }

@@ -2,6 +2,8 @@
 //!
 //! Everything in them follows from fixed seeds, so that the files are the same each time; a test compares them.
 
+mod device_structures;
+mod exchanges;
 mod forge;
 mod look_ups;
 mod negative;
@@ -9,6 +11,7 @@ mod payloads;
 mod positive;
 mod sealed;
 mod structures;
+mod tenant_structures;
 mod world;
 
 use std::path::Path;
