@@ -40,8 +40,8 @@ impl fmt::Debug for SealedPushToken {
     }
 }
 
-/// A push token that does not open: sealed under another key, for another device, or damaged. A retry cannot help; the
-/// device's next registration does.
+/// A push token that does not open: sealed under another key, for another device, or damaged. A retry cannot
+/// help; the device's next registration does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a push token could not be opened")]
 pub struct PushTokenError;

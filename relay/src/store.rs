@@ -1,12 +1,13 @@
-//! The relay's store: one method for each state change, each one write of the engine; no transaction leaves it.
+//! The relay's store: one method for each state change, each one write of the engine; no transaction leaves
+//! it.
 //!
 //! ```text
 //! accept -> lease -> settle          a message comes, its device is pushed
 //!        -> waiting_boxes -> acknowledge   the device fetches, and says what became of it
 //!        -> expire                   its time is over
 //! ```
-//! Reads ([`read`]) see durable state only. What memory keeps beside the rows, see [`lane`] and [`signals`], follows
-//! the commits in their order.
+//! Reads ([`read`]) see durable state only. What memory keeps beside the rows, see [`lane`] and [`signals`],
+//! follows the commits in their order.
 
 mod accept;
 mod acknowledge;
@@ -14,6 +15,7 @@ mod change;
 mod codec;
 mod delivery_row;
 mod device_row;
+mod dump;
 mod event_row;
 mod expire;
 mod key;
@@ -47,6 +49,7 @@ use tokio::sync::watch;
 pub use self::accept::{Accepted, Accepting, AcceptingBox, BoxValue};
 pub use self::acknowledge::{Acknowledging, VerifiedReceipt};
 pub use self::device_row::{Device, PushTarget};
+pub use self::dump::{DumpError, dump};
 pub use self::lease::{LaneId, Lease};
 pub use self::read::{BoxPage, EventsAnswer};
 pub use self::register::{Registered, Registering};
@@ -61,7 +64,8 @@ use self::metrics::StoreMetrics;
 use self::signals::Shared;
 use self::waiters::MailboxWaiters;
 
-/// An app by its number in this store, from 1: names may be long, and their order in a configuration may change.
+/// An app by its number in this store, from 1: names may be long, and their order in a configuration may
+/// change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AppId(pub u16);
 
@@ -159,8 +163,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens or makes a store. The [`Survey`] must be run once: it finds the jobs of earlier lives, and takes time where
-    /// there are many.
+    /// Opens or makes a store. The [`Survey`] must be run once: it finds the jobs of earlier lives, and takes
+    /// time where there are many.
     ///
     /// # Errors
     /// See [`StoreOpenError`].
@@ -230,7 +234,8 @@ impl Store {
         self.shared.lanes.values().flatten().for_each(Lane::wake);
     }
 
-    /// Since when (milliseconds) the oldest due job of a lane waits, and how many jobs are ready and held in memory.
+    /// Since when (milliseconds) the oldest due job of a lane waits, and how many jobs are ready and held in
+    /// memory.
     #[must_use]
     pub fn lane_state(&self, app: AppId, priority: Priority, now_ms: u64) -> LaneState {
         let lane = self.shared.lane(app, priority);

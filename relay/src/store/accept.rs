@@ -12,7 +12,7 @@ use super::change::Change;
 use super::codec::Encoder;
 use super::delivery_row::DeliveryRow;
 use super::event_row::NewEvent;
-use super::key::{self, BOXES};
+use super::key::{self, BOXES, MESSAGES};
 use super::message_row::{DeliveryEnd, MessageRow};
 use super::{Damaged, Store, StoreError};
 
@@ -81,7 +81,8 @@ pub enum Accepted {
 }
 
 impl Store {
-    /// Accepts a submission: manifest, boxes, push jobs, events and audit at once. It is durable when this returns.
+    /// Accepts a submission: manifest, boxes, push jobs, events and audit at once. It is durable when this
+    /// returns.
     ///
     /// # Errors
     /// [`StoreError`]; the same submission may be tried again.
@@ -90,9 +91,7 @@ impl Store {
         let decide = move |view: &mut View| {
             let mut change = Change::new(view, accepting.tenant.clone(), accepting.now_ms);
             if let Some(row) = change.message(accepting.id, &accepting.sender)? {
-                let same = row.digest == accepting.digest;
-                let answer = || Accepted::Duplicate(row.accepted(accepting.id));
-                return Ok(if same { answer() } else { Accepted::Conflict });
+                return Ok(row.answer(accepting.id, accepting.digest));
             }
             let row = stage(&mut change, &accepting, mailbox_max)?;
             let answer = Accepted::New(row.accepted(accepting.id));
@@ -100,6 +99,32 @@ impl Store {
             Ok(answer)
         };
         self.write("accept", decide).await
+    }
+
+    /// What a submission would be answered that came before: a duplicate or a conflict; nothing for a new
+    /// one.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn accepted(
+        &self,
+        tenant: &TenantId,
+        sender: &SubjectId,
+        id: TransportId,
+        digest: Digest,
+    ) -> Result<Option<Accepted>, StoreError> {
+        let Some(value) = self.engine.get(MESSAGES, key::message(tenant, id, sender))? else {
+            return Ok(None);
+        };
+        let row = MessageRow::decode(&value).ok_or(Damaged(MESSAGES.name()))?;
+        Ok(Some(row.answer(id, digest)))
+    }
+}
+
+impl MessageRow {
+    /// The answer to a submission with the id of this one.
+    fn answer(&self, id: TransportId, digest: Digest) -> Accepted {
+        if self.digest == digest { Accepted::Duplicate(self.accepted(id)) } else { Accepted::Conflict }
     }
 }
 

@@ -219,7 +219,8 @@ fn come_late(
     Ok(ReceiptOutcome::Late)
 }
 
-/// Whether a device that came into `state` by its own word has said `next` with it: one that opened has fetched.
+/// Whether a device that came into `state` by its own word has said `next` with it: one that opened has
+/// fetched.
 const fn says_what_is_known(state: DeliveryState, next: DeliveryState) -> bool {
     use DeliveryState::{Confirmed, Declined, Fetched, Opened, Unopenable};
     matches!(

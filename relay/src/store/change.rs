@@ -1,4 +1,5 @@
-//! One state change: what a command reads and writes, the events it makes, and what is told once it is durable.
+//! One state change: what a command reads and writes, the events it makes, and what is told once it is
+//! durable.
 
 use std::sync::Arc;
 
@@ -132,7 +133,8 @@ impl<'v> Change<'v> {
         self.event(&event)
     }
 
-    /// Takes a waiting delivery out of its mailbox: its box goes, and `end` gets its state. Returns the id of the event.
+    /// Takes a waiting delivery out of its mailbox: its box goes, and `end` gets its state. Returns the id of
+    /// the event.
     pub(super) fn end_waiting(
         &mut self,
         open: &mut OpenMailbox,

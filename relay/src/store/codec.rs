@@ -1,5 +1,5 @@
-//! How values are laid out: a version byte, then fields of fixed size, big endian; texts and lists behind their
-//! length in one or two bytes. A value is read to its last byte or not at all.
+//! How values are laid out: a version byte, then fields of fixed size, big endian; texts and lists behind
+//! their length in one or two bytes. A value is read to its last byte or not at all.
 
 use sealpost_wire::delivery::DeliveryState;
 use sealpost_wire::payload::Priority;

@@ -32,7 +32,8 @@ pub struct PushTarget {
     pub app: AppId,
     /// When the token was registered, last (milliseconds).
     pub registered_ms: u64,
-    /// Whether the provider has said that it does not know the token. It is not used until it is registered again.
+    /// Whether the provider has said that it does not know the token. It is not used until it is registered
+    /// again.
     pub refused: bool,
     /// The token, sealed.
     pub token: SealedPushToken,

@@ -1,4 +1,5 @@
-//! Events: every change of a delivery, numbered without gaps in each tenant. A row holds the events of one command.
+//! Events: every change of a delivery, numbered without gaps in each tenant. A row holds the events of one
+//! command.
 //!
 //! ```text
 //! bounds: version | first id that is kept | last id

@@ -1,8 +1,9 @@
-//! Messages whose time is over: first they expire, later they are forgotten. Events are kept for a time as well.
+//! Messages whose time is over: first they expire, later they are forgotten. Events are kept for a time as
+//! well.
 
 use std::sync::atomic::Ordering;
 
-use sealpost_service::audit::{Act, Actor, Entry};
+use sealpost_service::audit::{Act, Actor, Entry, Object};
 use sealpost_service::engine::{EngineError, Row, Space, View};
 use sealpost_wire::clock::UnixTime;
 use sealpost_wire::delivery::DeliveryState;
@@ -22,8 +23,8 @@ struct Deadline {
 }
 
 impl Store {
-    /// Expires and forgets up to `max` messages of a tenant. Returns how many deadlines it dealt with; fewer than `max`
-    /// means that no other has passed.
+    /// Expires and forgets up to `max` messages of a tenant. Returns how many deadlines it dealt with; fewer
+    /// than `max` means that no other has passed.
     ///
     /// # Errors
     /// [`StoreError`]; the same may be tried again.
@@ -47,8 +48,8 @@ impl Store {
         Ok(count)
     }
 
-    /// Forgets the events of a tenant that happened before `before_ms`, up to `max` rows of them, oldest first. Returns
-    /// how many rows went.
+    /// Forgets the events of a tenant that happened before `before_ms`, up to `max` rows of them, oldest
+    /// first. Returns how many rows went.
     ///
     /// # Errors
     /// [`StoreError`]; the same may be tried again.
@@ -60,7 +61,8 @@ impl Store {
     ) -> Result<usize, StoreError> {
         let mut lasts = Vec::new();
         let Some(bounds) = self.event_bounds(tenant)? else { return Ok(0) };
-        // From the first that is there: rows that went leave traces, which a look from the start would walk over.
+        // From the first that is there: rows that went leave traces, which a look from the start would walk
+        // over.
         let (from, to) = (key::events(tenant, bounds.first), key::events(tenant, u64::MAX));
         for row in self.engine.snapshot().range(EVENTS, from.as_slice()..to.as_slice()).take(max) {
             let (key, value) = row?;
@@ -146,7 +148,7 @@ fn pass(change: &mut Change<'_>, deadline: Deadline, retention: u64) -> Result<(
     }
     if expired {
         change.put_message(id, &sender, &message);
-        let objects: [(&str, &dyn std::fmt::Display); 2] = [("message", &id), ("sender", &sender)];
+        let objects: [Object<'_>; 2] = [("message", &id), ("sender", &sender)];
         change.audit(Entry::new(change.now_ms, Act::DeliveryEnded, &Actor::Server, &objects, "expired"));
     }
     Ok(())

@@ -1,4 +1,5 @@
-//! Keyspaces and keys. Every key starts with its tenant and a home lane; an embedded store has the one lane 0.
+//! Keyspaces and keys. Every key starts with its tenant and a home lane; an embedded store has the one lane
+//! 0.
 //!
 //! ```text
 //! messages    tenant | 0 | lane | transport id | sender                      a submission: manifest and ends
@@ -12,8 +13,8 @@
 //!             tenant | 0 | lane | 1 | last id in the row
 //! apps        tenant | 0 | lane | name                                       the number of an app
 //! ```
-//! Numbers are big endian, so that keys are in their order. The transport id comes before the sender in `messages`,
-//! because a device's receipt names the one and not the other.
+//! Numbers are big endian, so that keys are in their order. The transport id comes before the sender in
+//! `messages`, because a device's receipt names the one and not the other.
 
 use sealpost_service::engine::Keyspace;
 use sealpost_service::shared_rows::SharedKeyspaces;

@@ -1,12 +1,14 @@
-//! What memory knows of the push jobs of one app and priority: which are held (ready or in flight), and where in the
-//! store to look for others.
+//! What memory knows of the push jobs of one app and priority: which are held (ready or in flight), and where
+//! in the store to look for others.
 //!
-//! A job row is either *held* here, or a *hint* says that something may be due around its time; so an idle lane sleeps,
-//! and a look-up never walks over rows that are gone: of a time slot without a hint it reads nothing, and it reads a
-//! slot once. Hints are not taken back when a job goes, which costs one look into an empty slot.
+//! A job row is either *held* here, or a *hint* says that something may be due around its time; so an idle
+//! lane sleeps, and a look-up never walks over rows that are gone: of a time slot without a hint it reads
+//! nothing, and it reads a slot once. Hints are not taken back when a job goes, which costs one look into an
+//! empty slot.
 //!
-//! Changes arrive in the order of commits ([`View::after_commit`](sealpost_service::engine::View::after_commit)), right
-//! after they became visible. Leases are kept here only: a restart makes every job due again.
+//! Changes arrive in the order of commits
+//! ([`View::after_commit`](sealpost_service::engine::View::after_commit)), right after they became visible.
+//! Leases are kept here only: a restart makes every job due again.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};

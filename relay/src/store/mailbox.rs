@@ -1,5 +1,5 @@
-//! A device's mailbox: its cursors, what waits in it, and its push job. Decisions only; the rows are written by
-//! [`super::change`].
+//! A device's mailbox: its cursors, what waits in it, and its push job. Decisions only; the rows are written
+//! by [`super::change`].
 //!
 //! ```text
 //! version | next cursor | waiting from | queued from | waiting (4) | wanting (3 x 4) | latest expiry | app (2)
@@ -112,7 +112,8 @@ impl Mailbox {
         }
     }
 
-    /// A stub was accepted for everything up to `through`. `newer` says whether something came since that is queued.
+    /// A stub was accepted for everything up to `through`. `newer` says whether something came since that is
+    /// queued.
     pub(super) fn pushed(&mut self, through: u64, newer: bool, now_ms: u64, schedules: &Schedules) {
         self.queued_from = self.queued_from.max(through.saturating_add(1));
         if let Some(job) = &mut self.job {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sealpost_service::audit::{Act, Actor, Entry};
+use sealpost_service::audit::{Act, Actor, Entry, Object};
 use sealpost_service::engine::View;
 use sealpost_wire::delivery::DeliveryState;
 use sealpost_wire::id::{DeviceId, TenantId};
@@ -88,8 +88,8 @@ impl Store {
         self.write("register_device", decide).await
     }
 
-    /// What a tenant status does to devices that it revokes, for the transaction that stores the status: their messages
-    /// come to an end, their push tokens go.
+    /// What a tenant status does to devices that it revokes, for the transaction that stores the status:
+    /// their messages come to an end, their push tokens go.
     pub fn revoke_devices(
         &self,
         tenant: &TenantId,
@@ -134,7 +134,7 @@ fn revoke(change: &mut Change<'_>, device: DeviceId) -> Result<bool, Damaged> {
     }
     open.mailbox.redirect(None::<AppId>, false, change.now_ms);
     change.close(open);
-    let objects: [(&str, &dyn std::fmt::Display); 1] = [("device", &device)];
+    let objects: [Object<'_>; 1] = [("device", &device)];
     change.audit(Entry::new(change.now_ms, Act::DeviceRevoked, &Actor::Server, &objects, "done"));
     Ok(true)
 }

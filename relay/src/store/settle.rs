@@ -1,5 +1,7 @@
 //! Pushes come to an end: what providers said is brought to the mailboxes.
 
+use std::sync::Arc;
+
 use sealpost_service::audit::Entry;
 use sealpost_service::engine::{Space, View};
 use sealpost_wire::delivery::DeliveryState;
@@ -56,7 +58,7 @@ impl Store {
     pub async fn settle(
         &self,
         id: &LaneId,
-        settlings: Vec<Settling>,
+        settlings: Arc<[Settling]>,
         now_ms: u64,
         audit: Option<Entry>,
     ) -> Result<(), StoreError> {
@@ -65,7 +67,7 @@ impl Store {
         let decide = move |view: &mut View| {
             let mut change = Change::new(view, lane.tenant.clone(), now_ms);
             let mut settled = Vec::with_capacity(settlings.len());
-            for one in &settlings {
+            for one in settlings.iter() {
                 let stands = settle(&mut change, &lane, one, &schedules)?;
                 settled.push(((one.lease.due_ms, one.lease.device), stands));
             }
@@ -73,7 +75,8 @@ impl Store {
                 change.audit(audit);
             }
             change.finish(&shared);
-            // Even if nobody waits for the answer any more: a lease that never ends is a device that is never pushed.
+            // Even if nobody waits for the answer any more: a lease that never ends is a device that is never
+            // pushed.
             view.after_commit(move || end_leases(&shared, &lane, settled));
             Ok(())
         };
@@ -92,7 +95,8 @@ fn end_leases(shared: &Shared, id: &LaneId, settled: Vec<(Due, bool)>) {
     }
 }
 
-/// Settles one push. Whether the job stands where it stood: due at once, for what came within the same millisecond.
+/// Settles one push. Whether the job stands where it stood: due at once, for what came within the same
+/// millisecond.
 fn settle(
     change: &mut Change<'_>,
     lane: &LaneId,

@@ -1,4 +1,5 @@
-//! What a command wants known once it is durable: jobs that came and went, mailboxes that grew, new events, counts.
+//! What a command wants known once it is durable: jobs that came and went, mailboxes that grew, new events,
+//! counts.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -13,8 +13,8 @@ use super::codec::Decoder;
 use super::key::{self, DELIVERIES, JOBS};
 use super::signals::Shared;
 
-/// Rows between two looks of the workers.
-const ROWS_PER_WAKE: usize = 4096;
+/// Rows after which the workers may look, and an end is noticed.
+const ROWS_PER_LOOK: usize = 4096;
 
 /// A look over the whole store, as it was when it was opened.
 pub struct Survey {
@@ -32,18 +32,22 @@ impl Survey {
         Self { snapshot, shared, apps }
     }
 
-    /// Finds all jobs and counts what waits. Blocks: the most overdue jobs of each lane are pushed meanwhile.
+    /// Finds all jobs and counts what waits, or ends early when `stop` says so. Blocks: the most overdue jobs
+    /// of each lane are pushed meanwhile.
     ///
     /// # Errors
     /// [`EngineError::Read`]: jobs behind the damage would not be found, so a server must not go on.
-    pub fn run(self) -> Result<(), EngineError> {
+    pub fn run(self, stop: impl Fn() -> bool) -> Result<(), EngineError> {
         for ((tenant, _), app) in self.apps.iter() {
             for priority in Priority::ALL {
-                self.jobs(tenant, *app, priority)?;
+                self.jobs(tenant, *app, priority, &stop)?;
             }
         }
         let mut counts = [0_i64; DeliveryState::ALL.len()];
-        for row in self.snapshot.range(DELIVERIES, ..) {
+        for (position, row) in self.snapshot.range(DELIVERIES, ..).enumerate() {
+            if position % ROWS_PER_LOOK == 0 && stop() {
+                return Ok(());
+            }
             let (_, value) = row?;
             let state = Decoder::new(&value).and_then(|mut row| row.state());
             if let Some(count) = state.and_then(|state| counts.get_mut(usize::from(state.code()))) {
@@ -56,15 +60,24 @@ impl Survey {
         Ok(())
     }
 
-    fn jobs(&self, tenant: &TenantId, app: AppId, priority: Priority) -> Result<(), EngineError> {
+    fn jobs(
+        &self,
+        tenant: &TenantId,
+        app: AppId,
+        priority: Priority,
+        stop: &impl Fn() -> bool,
+    ) -> Result<(), EngineError> {
         let Some(lane) = self.shared.lane(app, priority) else { return Ok(()) };
         for (count, row) in self.snapshot.prefix(JOBS, key::jobs(tenant, app, priority)).enumerate() {
             let (key, _) = row?;
             if let Some((due, _)) = key::due_and_device(&key) {
                 lane.hint(due);
             }
-            if count % ROWS_PER_WAKE == 0 {
+            if count % ROWS_PER_LOOK == 0 {
                 lane.wake();
+                if stop() {
+                    return Ok(());
+                }
             }
         }
         lane.wake();

@@ -53,7 +53,7 @@ fn open(path: &std::path::Path) -> Store {
     let options = options(path);
     tokio::task::block_in_place(|| {
         let (store, survey) = Store::open(options, &Metrics::new()).unwrap();
-        survey.run().unwrap();
+        survey.run(|| false).unwrap();
         store
     })
 }
@@ -199,8 +199,8 @@ impl World {
     }
 
     async fn settle(&self, priority: Priority, lease: &Lease, result: PushResult) {
-        let settling = vec![Settling { lease: lease.clone(), result }];
-        self.store.settle(&self.lane(priority), settling, self.now_ms, None).await.unwrap();
+        let settling = [Settling { lease: lease.clone(), result }];
+        self.store.settle(&self.lane(priority), settling.into(), self.now_ms, None).await.unwrap();
     }
 
     async fn expire(&self) {

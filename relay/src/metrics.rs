@@ -1,0 +1,84 @@
+//! What the relay's doors tell about themselves. Labels are closed sets and configured names.
+
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use sealpost_service::telemetry::{MetricError, Metrics};
+use sealpost_wire::api::relay::ReceiptOutcome;
+
+/// Bucket bounds for the time of a submission.
+const ACCEPT_SECONDS: &[f64] =
+    &[0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5];
+
+/// Counters of the doors, and gauges that are set when they are asked for.
+pub(crate) struct DoorMetrics {
+    submissions: IntCounterVec,
+    /// From the whole body to a durable answer.
+    pub(crate) accept_seconds: Histogram,
+    receipts: IntCounterVec,
+    /// Boxes handed out, each time.
+    pub(crate) boxes: IntCounter,
+    registrations: IntCounterVec,
+    /// Devices that wait for a box.
+    pub(crate) waiting_devices: IntGauge,
+    /// Bytes of the store's files.
+    pub(crate) store_bytes: IntGauge,
+    /// Age of the newest status, by tenant.
+    pub(crate) status_age: IntGaugeVec,
+}
+
+impl DoorMetrics {
+    pub(crate) fn register(metrics: &Metrics) -> Result<Self, MetricError> {
+        Ok(Self {
+            submissions: metrics.counters(
+                "sealpost_relay_submissions_total",
+                "Submissions that were answered by the store.",
+                &["outcome"],
+            )?,
+            accept_seconds: metrics.histogram(
+                "sealpost_relay_accept_seconds",
+                "Time from the whole body of a submission to its durable answer.",
+                ACCEPT_SECONDS,
+            )?,
+            receipts: metrics.counters(
+                "sealpost_relay_receipts_total",
+                "Receipts of devices, by what became of them.",
+                &["outcome"],
+            )?,
+            boxes: metrics
+                .counter("sealpost_relay_boxes_handed_out_total", "Boxes that devices were given.")?,
+            registrations: metrics.counters(
+                "sealpost_relay_registrations_total",
+                "Registrations of devices, by what became of them.",
+                &["outcome"],
+            )?,
+            waiting_devices: metrics
+                .gauge("sealpost_relay_waiting_devices", "Devices that are connected and wait for a box.")?,
+            store_bytes: metrics.gauge("sealpost_relay_store_bytes", "Bytes of the store's files.")?,
+            status_age: metrics.gauges(
+                "sealpost_relay_status_age_seconds",
+                "Age of a tenant's newest status; absent for a tenant that never put one.",
+                &["tenant"],
+            )?,
+        })
+    }
+
+    /// A submission was `new`, `duplicate` or `conflict`.
+    pub(crate) fn submission(&self, outcome: &str) {
+        self.submissions.with_label_values(&[outcome]).inc();
+    }
+
+    /// A registration was `new`, `renewed` or `refused`.
+    pub(crate) fn registration(&self, outcome: &str) {
+        self.registrations.with_label_values(&[outcome]).inc();
+    }
+
+    pub(crate) fn receipt(&self, outcome: ReceiptOutcome) {
+        let label = match outcome {
+            ReceiptOutcome::Accepted => "accepted",
+            ReceiptOutcome::Duplicate => "duplicate",
+            ReceiptOutcome::Late => "late",
+            ReceiptOutcome::Unknown => "unknown",
+            ReceiptOutcome::Invalid => "invalid",
+        };
+        self.receipts.with_label_values(&[label]).inc();
+    }
+}

@@ -1,0 +1,131 @@
+//! What pushing tells about itself. Labels are the configured apps and closed sets.
+
+use std::time::Duration;
+
+use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
+use sealpost_service::telemetry::{MetricError, Metrics};
+use sealpost_wire::payload::Priority;
+
+use crate::provider::{ConnectionStats, Outcome};
+use crate::store::LaneState;
+
+/// Bucket bounds for the time a provider takes.
+const PUSH_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// Bucket bounds for the time from due to accepted.
+const DELAY_SECONDS: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0];
+
+pub(super) struct PushMetrics {
+    pushes: IntCounterVec,
+    seconds: HistogramVec,
+    delay: HistogramVec,
+    in_flight: IntGaugeVec,
+    ready: IntGaugeVec,
+    oldest: IntGaugeVec,
+    paused: IntGaugeVec,
+    connections: IntGaugeVec,
+}
+
+impl PushMetrics {
+    pub(super) fn register(metrics: &Metrics) -> Result<Self, MetricError> {
+        Ok(Self {
+            pushes: metrics.counters(
+                "sealpost_relay_pushes_total",
+                "Stubs that providers answered, by what they said.",
+                &["app", "priority", "outcome", "reason"],
+            )?,
+            seconds: metrics.histograms(
+                "sealpost_relay_push_seconds",
+                "Time that a provider took for a stub, retries of the client included.",
+                &["app"],
+                PUSH_SECONDS,
+            )?,
+            delay: metrics.histograms(
+                "sealpost_relay_push_delay_seconds",
+                "Time from a due push to its acceptance by the provider.",
+                &["app", "priority"],
+                DELAY_SECONDS,
+            )?,
+            in_flight: metrics.gauges(
+                "sealpost_relay_pushes_in_flight",
+                "Stubs that providers have not answered yet.",
+                &["app", "priority"],
+            )?,
+            ready: metrics.gauges(
+                "sealpost_relay_push_jobs_ready",
+                "Due pushes that wait in memory for their lane's worker.",
+                &["app", "priority"],
+            )?,
+            oldest: metrics.gauges(
+                "sealpost_relay_push_oldest_due_seconds",
+                "How long the oldest due push of a lane has waited, in whole seconds.",
+                &["app", "priority"],
+            )?,
+            paused: metrics.gauges(
+                "sealpost_relay_push_paused",
+                "1 while an app's credential fails and its lanes pause.",
+                &["app"],
+            )?,
+            connections: metrics.gauges(
+                "sealpost_relay_provider_connections",
+                "Open connections to the provider of an app.",
+                &["app"],
+            )?,
+        })
+    }
+
+    /// The metrics of one lane.
+    pub(super) fn lane(&self, app: &str, priority: Priority) -> LaneMetrics {
+        let labels = [app, priority.name()];
+        LaneMetrics {
+            app: app.to_owned(),
+            priority,
+            pushes: self.pushes.clone(),
+            seconds: self.seconds.with_label_values(&[app]),
+            delay: self.delay.with_label_values(&labels),
+            in_flight: self.in_flight.with_label_values(&labels),
+            ready: self.ready.with_label_values(&labels),
+            oldest: self.oldest.with_label_values(&labels),
+        }
+    }
+
+    pub(super) fn refresh_app(&self, app: &str, is_paused: bool, stats: ConnectionStats) {
+        self.paused.with_label_values(&[app]).set(i64::from(is_paused));
+        let connections = i64::try_from(stats.open).unwrap_or(i64::MAX);
+        self.connections.with_label_values(&[app]).set(connections);
+    }
+}
+
+/// The metrics of one lane.
+pub(super) struct LaneMetrics {
+    app: String,
+    priority: Priority,
+    pushes: IntCounterVec,
+    seconds: Histogram,
+    delay: Histogram,
+    in_flight: IntGauge,
+    ready: IntGauge,
+    oldest: IntGauge,
+}
+
+impl LaneMetrics {
+    pub(super) fn answered(&self, outcome: &Outcome, took: Duration) {
+        let labels = [self.app.as_str(), self.priority.name(), outcome.label(), outcome.reason_label()];
+        self.pushes.with_label_values(&labels).inc();
+        self.seconds.observe(took.as_secs_f64());
+    }
+
+    pub(super) fn delay(&self, delay: Duration) {
+        self.delay.observe(delay.as_secs_f64());
+    }
+
+    pub(super) fn in_flight(&self, count: usize) {
+        self.in_flight.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn refresh(&self, state: LaneState, now_ms: u64) {
+        self.ready.set(i64::try_from(state.ready).unwrap_or(i64::MAX));
+        let waited = state.oldest_due_ms.map_or(0, |due| now_ms.saturating_sub(due));
+        self.oldest.set(i64::try_from(waited / 1000).unwrap_or(i64::MAX));
+    }
+}
