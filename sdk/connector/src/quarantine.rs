@@ -45,6 +45,9 @@ pub enum Reason {
     /// The identifiers lead to several recipients.
     #[error("the patient's identifiers lead to several recipients")]
     AmbiguousPatient,
+    /// A training or test message (MSH-11).
+    #[error("the message is for training or a test")]
+    NotProduction,
     /// The bytes are no message, or the message no result: the code of [`Hl7Error`] or [`OruError`].
     #[error("the message cannot be read: {0}")]
     Unreadable(String),
@@ -58,6 +61,7 @@ impl Reason {
             Self::NoIdentifier => "no_identifier",
             Self::UnknownPatient => "unknown_patient",
             Self::AmbiguousPatient => "ambiguous_patient",
+            Self::NotProduction => "not_production",
             Self::Unreadable(code) => code,
         }
     }

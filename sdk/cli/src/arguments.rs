@@ -1,0 +1,411 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use sealpost_wire::id::{DeviceId, KeyId, NotificationId, RecipientId, SubjectId, TenantId, TicketId};
+
+const EXAMPLES: &str = "\
+Examples:
+  A hospital's keys, and a sending system:
+    sealpost tenant init st-mary --keyserver https://keys.example --relay https://relay.example
+    sealpost sender add laboratory
+
+  Let a patient's phone in; the link and the QR code are for the patient's eyes only:
+    sealpost ticket new --wait 300 --approve ask
+
+  Send a lab result, and wait until the phone has signed that it opened it:
+    sealpost send --hl7 result.hl7 --patients patients.toml --wait 60
+    sealpost status
+
+Exit codes: 0 done; 1 refused or failed; 2 the command line; 3 not now, the same command later may do.
+With --json the last line of standard output is one JSON object, also for a failure.";
+
+/// End-to-end encrypted push notifications for health care: administration, sending, and a device for the terminal.
+#[derive(Debug, Parser)]
+#[command(name = "sealpost", version, after_help = EXAMPLES, propagate_version = true)]
+pub(crate) struct Arguments {
+    /// The folder with the tenant's keys, senders and outboxes
+    #[arg(long, global = true, env = "SEALPOST_HOME", default_value = "sealpost-home", value_name = "DIR")]
+    pub(crate) home: PathBuf,
+    /// Print one JSON object as the last line of standard output
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// What to log to standard error: error, warn, info, debug
+    #[arg(long, global = true, default_value = "error", value_name = "LEVEL")]
+    pub(crate) log: String,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// The hospital's own keys, and what it has revoked
+    #[command(subcommand)]
+    Tenant(TenantCommand),
+    /// Systems that send
+    #[command(subcommand)]
+    Sender(SenderCommand),
+    /// Pseudonyms of patients and staff
+    #[command(subcommand)]
+    Recipient(RecipientCommand),
+    /// What recipients agreed to
+    Consent(ConsentCommand),
+    /// Let devices in
+    #[command(subcommand)]
+    Ticket(TicketCommand),
+    /// A device for the terminal
+    Device(DeviceCommand),
+    /// Send a lab result or a text
+    Send(SendCommand),
+    /// What waits to be sent
+    #[command(subcommand)]
+    Outbox(OutboxCommand),
+    /// Results that were not sent because something about them is not clear
+    #[command(subcommand)]
+    Quarantine(QuarantineCommand),
+    /// Where alerts are, and what devices signed
+    Status(StatusCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TenantCommand {
+    /// Make a tenant: its root key, and an enroller that countersigns devices
+    ///
+    /// Prints the lines for the configuration of both servers. Keep root.json offline afterwards: it is needed again
+    /// only to add senders.
+    Init {
+        /// The tenant's name: a-z, 0-9, '-' and '.'
+        tenant: TenantId,
+        /// The keyserver's URL
+        #[arg(long, value_name = "URL")]
+        keyserver: String,
+        /// The relay's URL
+        #[arg(long, value_name = "URL")]
+        relay: String,
+        /// How long the enroller's certificates are valid
+        #[arg(long, default_value = "365", value_name = "DAYS")]
+        valid_days: u32,
+    },
+    /// Show the tenant, its servers, senders and enrollers
+    Show,
+    /// Revoke devices and keys, at both servers at once
+    Revoke {
+        /// A device that is lost
+        #[arg(long = "device", value_name = "DEVICE")]
+        devices: Vec<DeviceId>,
+        /// A key, by its id (`sealpost tenant show`)
+        #[arg(long = "key", value_name = "KEY")]
+        keys: Vec<KeyId>,
+        /// The keys are in other hands: what they signed counts no more
+        #[arg(long)]
+        compromised: bool,
+        /// The enroller that signs, if there are several
+        #[arg(long, value_name = "NAME")]
+        enroller: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SenderCommand {
+    /// Make the keys of a sending system
+    Add {
+        /// Its name: a-z, 0-9, '-' and '.'
+        name: SubjectId,
+        /// How long its certificates are valid
+        #[arg(long, default_value = "365", value_name = "DAYS")]
+        valid_days: u32,
+    },
+    /// List the sending systems
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RecipientCommand {
+    /// Print a new pseudonym: random, derived from nothing
+    New,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConsentCommand {
+    /// What the recipient said
+    pub(crate) said: Said,
+    /// The recipient
+    pub(crate) recipient: RecipientId,
+    /// The category, e.g. lab-result
+    pub(crate) category: String,
+    /// Who recorded it
+    #[arg(long, default_value = "sealpost", value_name = "WHO")]
+    pub(crate) by: String,
+    /// How it was given: portal, paper, device
+    #[arg(long, default_value = "portal", value_name = "HOW")]
+    pub(crate) method: String,
+    /// The signed document; its SHA-256 is recorded
+    #[arg(long, value_name = "FILE")]
+    pub(crate) document: Option<PathBuf>,
+    /// The enroller that records it, if there are several
+    #[arg(long, value_name = "NAME")]
+    pub(crate) enroller: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Said {
+    /// They agree
+    Grant,
+    /// They do not, or no more
+    Withdraw,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TicketCommand {
+    /// Make a ticket: a link and a QR code that let one device in within 15 minutes
+    ///
+    /// The link holds a secret. Show it only where the patient is authenticated already.
+    New {
+        /// Whose device it lets in; a new pseudonym without it
+        #[arg(long, value_name = "RECIPIENT")]
+        recipient: Option<RecipientId>,
+        /// The hospital's page that opens the app
+        #[arg(long, default_value = "https://sealpost.example/enrol", value_name = "URL")]
+        page: String,
+        /// Print the link alone
+        #[arg(long)]
+        no_qr: bool,
+        /// Wait this long for the device, and countersign it
+        #[arg(long, value_parser = duration, value_name = "TIME")]
+        wait: Option<Duration>,
+        /// With --wait: whether somebody compares the code on phone and portal
+        #[arg(long, value_enum, default_value = "ask")]
+        approve: Approve,
+        /// Record that the recipient agrees to this category (repeatable)
+        #[arg(long, value_name = "CATEGORY")]
+        consent: Vec<String>,
+        /// The enroller, if there are several
+        #[arg(long, value_name = "NAME")]
+        enroller: Option<String>,
+    },
+    /// List the tickets that are open
+    List {
+        /// The enroller, if there are several
+        #[arg(long, value_name = "NAME")]
+        enroller: Option<String>,
+    },
+    /// Show which device claimed a ticket, and its code
+    Show {
+        /// The ticket
+        ticket: TicketId,
+        /// Wait this long for a device
+        #[arg(long, value_parser = duration, default_value = "0s", value_name = "TIME")]
+        wait: Duration,
+        /// The enroller, if there are several
+        #[arg(long, value_name = "NAME")]
+        enroller: Option<String>,
+    },
+    /// Let the device in that claimed a ticket and shows this code
+    Approve {
+        /// The ticket
+        ticket: TicketId,
+        /// The eight digits on the device
+        code: String,
+        /// The enroller, if there are several
+        #[arg(long, value_name = "NAME")]
+        enroller: Option<String>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Approve {
+    /// Ask on the terminal, with the code
+    Ask,
+    /// Countersign at once: the tenant's policy trusts the ticket alone
+    Auto,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeviceCommand {
+    /// The folder with the device's keys and messages
+    #[arg(
+        long,
+        global = true,
+        env = "SEALPOST_DEVICE",
+        default_value = "sealpost-device",
+        value_name = "DIR"
+    )]
+    pub(crate) device: PathBuf,
+    #[command(subcommand)]
+    pub(crate) command: DeviceSubcommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeviceSubcommand {
+    /// Enrol with the link of a ticket, and print the code to compare
+    Enrol {
+        /// The link; `-` reads it from standard input, where other users of this machine do not see its secret
+        link: String,
+        /// The suites that the device opens
+        #[arg(long, value_enum, default_value = "hybrid")]
+        suite: Suites,
+        /// A P-256 request key, as secure elements have it
+        #[arg(long)]
+        p256: bool,
+        /// Wait this long to be countersigned, and make the mailbox
+        #[arg(long, value_parser = duration, default_value = "0s", value_name = "TIME")]
+        wait: Duration,
+        #[command(flatten)]
+        push: PushArguments,
+    },
+    /// Make the mailbox at the relay once countersigned, or say where pushes go from now on
+    Register {
+        #[command(flatten)]
+        push: PushArguments,
+    },
+    /// Fetch, open and acknowledge what waits; show what is new
+    Sync {
+        /// Let the relay wait this long for a message
+        #[arg(long, value_parser = duration, default_value = "0s", value_name = "TIME")]
+        wait: Duration,
+        /// Like a notification extension: consume prekeys, make none
+        #[arg(long)]
+        extension: bool,
+    },
+    /// Show the messages on the device
+    Show,
+    /// Say that a person agrees to a message, or declines; sent at once
+    Confirm {
+        /// The message
+        notification: NotificationId,
+        /// They decline
+        #[arg(long)]
+        decline: bool,
+    },
+    /// Show who the device is and how many prekeys are left
+    Status,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PushArguments {
+    /// The app, by the name in the relay's configuration
+    #[arg(long, value_name = "APP", requires = "token")]
+    pub(crate) app: Option<String>,
+    /// The push token from Apple or Google
+    #[arg(long, value_name = "TOKEN", requires = "app")]
+    pub(crate) token: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Suites {
+    /// X-Wing: ML-KEM-768 and X25519
+    Hybrid,
+    /// X25519 alone
+    Classical,
+    /// Both, hybrid first
+    Both,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true))]
+pub(crate) struct SendCommand {
+    /// HL7 v2 results (ORU^R01); the same file twice makes one alert
+    #[arg(long, value_name = "FILE", group = "what", num_args = 1.., requires = "patients")]
+    pub(crate) hl7: Vec<PathBuf>,
+    /// Which patient is which recipient (TOML or JSON)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) patients: Option<PathBuf>,
+    /// A text
+    #[arg(long, value_name = "BODY", group = "what", requires = "recipient")]
+    pub(crate) text: Option<String>,
+    /// The text's title
+    #[arg(long, default_value = "New message", value_name = "TITLE")]
+    pub(crate) title: String,
+    /// Who is told
+    #[arg(long, value_name = "RECIPIENT")]
+    pub(crate) recipient: Option<RecipientId>,
+    /// The text's category; a lab result has lab-result
+    #[arg(long, default_value = "message", value_name = "CATEGORY")]
+    pub(crate) category: String,
+    /// How soon a text is delivered; a result's own flags decide for a result
+    #[arg(long, value_enum, default_value = "normal")]
+    pub(crate) priority: PriorityArgument,
+    /// Names a text's event, so that the same one twice makes one alert; random without it
+    #[arg(long, value_name = "KEY")]
+    pub(crate) source: Option<String>,
+    /// How long it is delivered (24h for what is critical, else 7d)
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    pub(crate) lifetime: Option<Duration>,
+    /// Also send training and test messages (MSH-11 other than P)
+    #[arg(long)]
+    pub(crate) allow_training: bool,
+    /// Wait this long until every device has signed that it opened it
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    pub(crate) wait: Option<Duration>,
+    /// The sending system, if there are several
+    #[arg(long, value_name = "NAME")]
+    pub(crate) sender: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PriorityArgument {
+    /// Somebody must act now
+    Critical,
+    /// The patient waits for it
+    Normal,
+    /// When convenient
+    Bulk,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum OutboxCommand {
+    /// Send what waits, and take in receipts, until stopped
+    Run {
+        /// The sending system, if there are several
+        #[arg(long, value_name = "NAME")]
+        sender: Option<String>,
+        /// End once nothing waits to be sent
+        #[arg(long)]
+        once: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum QuarantineCommand {
+    /// List what is held
+    List,
+    /// Print a held message to standard output
+    Show {
+        /// Its id
+        id: sealpost_wire::id::Digest,
+    },
+    /// Print a held message to standard output, and hold it no more
+    Release {
+        /// Its id
+        id: sealpost_wire::id::Digest,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusCommand {
+    /// The sending system, if there are several
+    #[arg(long, value_name = "NAME")]
+    pub(crate) sender: Option<String>,
+    /// Ask the relay first
+    #[arg(long)]
+    pub(crate) refresh: bool,
+    /// Only the newest alerts
+    #[arg(long, default_value = "20", value_name = "N")]
+    pub(crate) last: usize,
+}
+
+/// Seconds, minutes, hours or days: `90s`, `15m`, `24h`, `7d`; a bare number is seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let number: u64 = digits.parse().map_err(|_| "a number with s, m, h or d, as in 90s".to_owned())?;
+    let factor = match &text[digits.len()..] {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err("the unit is s, m, h or d".to_owned()),
+    };
+    number.checked_mul(factor).map(Duration::from_secs).ok_or_else(|| "too long".to_owned())
+}

@@ -1,0 +1,228 @@
+//! `sealpost device`: a device for the terminal.
+
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sealpost_device::{
+    Answer, Device, DeviceError, DeviceParts, EnrolOptions, FilePlatform, InboxMessage, RequestKeyKind,
+    TakenBox,
+};
+use sealpost_wire::api::relay::PushRegistration;
+use sealpost_wire::message::Suite;
+use sealpost_wire::ticket::EnrolmentLink;
+use serde_json::{Value, json};
+
+use crate::arguments::{DeviceCommand, DeviceSubcommand, PushArguments, Suites};
+use crate::edge::{self, SystemClock};
+use crate::error::CliError;
+use crate::output::Output;
+
+/// Bytes of a link on standard input.
+const LINK_BYTES_MAX: u64 = 4096;
+/// The longest that a server is asked to wait at a time.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+pub(crate) fn run(command: &DeviceCommand, output: &Output) -> Result<(), CliError> {
+    let folder = command.device.as_path();
+    match &command.command {
+        DeviceSubcommand::Enrol { link, suite, p256, wait, push } => {
+            let options = EnrolOptions {
+                suites: match suite {
+                    Suites::Hybrid => vec![Suite::Hybrid],
+                    Suites::Classical => vec![Suite::Classical],
+                    Suites::Both => vec![Suite::Hybrid, Suite::Classical],
+                },
+                request_key: if *p256 { RequestKeyKind::P256 } else { RequestKeyKind::Ed25519 },
+            };
+            enrol(folder, &read_link(link)?, &options, *wait, push, output)
+        }
+        DeviceSubcommand::Register { push } => {
+            let mut device = open(folder)?;
+            if !device.await_admission(Duration::ZERO)? {
+                return Err(DeviceError::NotAdmitted.into());
+            }
+            let registered = device.register(registration(push))?;
+            output.say(said_of_pushes(registered.push));
+            output.result(&json!({"device": device.id(), "push": registered.push}));
+            Ok(())
+        }
+        DeviceSubcommand::Sync { wait, extension } => sync(&mut open(folder)?, *wait, *extension, output),
+        DeviceSubcommand::Show => {
+            let messages = open(folder)?.messages()?;
+            messages.iter().for_each(|message| say_message(message, output));
+            if messages.is_empty() {
+                output.say("No messages.");
+            }
+            output.result(&json!({"messages": messages.iter().map(message_json).collect::<Vec<_>>()}));
+            Ok(())
+        }
+        DeviceSubcommand::Confirm { notification, decline } => {
+            let mut device = open(folder)?;
+            let answer = if *decline { Answer::Decline } else { Answer::Confirm };
+            device.answer(*notification, answer)?;
+            let report = device.sync(Duration::ZERO)?;
+            output.say(if *decline { "Declined." } else { "Confirmed." });
+            output.result(&json!({"notification": notification, "receipts_sent": report.receipts_sent}));
+            Ok(())
+        }
+        DeviceSubcommand::Status => {
+            let mut device = open(folder)?;
+            let admitted = device.await_admission(Duration::ZERO)?;
+            let prekeys = device.maintain_prekeys()?.left;
+            output.say(format_args!("device   {} of {}", device.id(), device.tenant()));
+            output.say(if admitted {
+                "state    countersigned"
+            } else {
+                "state    waits to be countersigned"
+            });
+            if let Some(code) = device.code() {
+                output.say(format_args!("code     {code}"));
+            }
+            for count in &prekeys {
+                output.say(format_args!(
+                    "prekeys  {:?}: {} one-time at the keyserver",
+                    count.suite, count.one_time
+                ));
+            }
+            output.result(&json!({
+                "device": device.id(), "tenant": device.tenant(), "admitted": admitted, "code": device.code(),
+                "prekeys": prekeys,
+            }));
+            Ok(())
+        }
+    }
+}
+
+fn enrol(
+    folder: &Path,
+    link: &EnrolmentLink,
+    options: &EnrolOptions,
+    wait: Duration,
+    push: &PushArguments,
+    output: &Output,
+) -> Result<(), CliError> {
+    let mut device = Device::enrol(&folder.join("state"), link, options, parts(folder)?)?;
+    let code = device.code();
+    output.say(format_args!("device  {}", device.id()));
+    if let Some(code) = &code {
+        output.say(format_args!("code    {code}"));
+        output.say("Compare the code with the one in the hospital's portal.");
+    }
+    let admitted = std::cell::Cell::new(device.is_admitted());
+    edge::until(
+        wait,
+        || Ok::<_, CliError>(admitted.get()),
+        |left| {
+            admitted.set(device.await_admission(left.min(WAIT_MAX))?);
+            Ok(())
+        },
+    )?;
+    if wait > Duration::ZERO && !admitted.get() {
+        return Err(CliError::NotYet("the hospital has not countersigned the device yet".to_owned()));
+    }
+    let mut pushes = None;
+    if admitted.get() {
+        let registered = device.register(registration(push))?;
+        output.say("The hospital has let the device in.");
+        output.say(said_of_pushes(registered.push));
+        pushes = Some(registered.push);
+    }
+    output.result(&json!({"device": device.id(), "code": code, "admitted": admitted.get(), "push": pushes}));
+    Ok(())
+}
+
+fn sync(device: &mut Device, wait: Duration, extension: bool, output: &Output) -> Result<(), CliError> {
+    let report = device.sync(wait)?;
+    if !extension {
+        device.maintain_prekeys()?;
+    }
+    let shown = device.present()?;
+    shown.iter().for_each(|message| say_message(message, output));
+    let mut boxes = Vec::new();
+    for taken in &report.boxes {
+        boxes.push(match taken {
+            TakenBox::Opened(id) => json!({"outcome": "opened", "notification": id}),
+            TakenBox::Superseded(id) => json!({"outcome": "superseded", "notification": id}),
+            TakenBox::Duplicate(id) => json!({"outcome": "duplicate", "message": id}),
+            TakenBox::Deferred(id) => {
+                output.say(format_args!("{id} waits: this device's clock is behind"));
+                json!({"outcome": "deferred", "message": id})
+            }
+            TakenBox::Unopenable(id, code) => {
+                output.say(format_args!("{id} cannot be opened ({code}); the sender is told"));
+                json!({"outcome": "unopenable", "message": id, "code": code})
+            }
+        });
+    }
+    if shown.is_empty() && boxes.is_empty() {
+        output.say("Nothing new.");
+    }
+    output.result(&json!({
+        "boxes": boxes, "shown": shown.iter().map(message_json).collect::<Vec<_>>(),
+        "receipts_sent": report.receipts_sent,
+    }));
+    Ok(())
+}
+
+fn open(folder: &Path) -> Result<Device, CliError> {
+    if !folder.exists() {
+        return Err(DeviceError::NotEnrolled.into());
+    }
+    Ok(Device::open(&folder.join("state"), parts(folder)?)?)
+}
+
+/// Keys beside the state, not in it: a copy of the state alone opens nothing.
+fn parts(folder: &Path) -> Result<DeviceParts, CliError> {
+    let platform = Arc::new(FilePlatform::new(&folder.join("keys"))?);
+    Ok(DeviceParts { platform, clock: Arc::new(SystemClock), rng: edge::rng() })
+}
+
+fn registration(push: &PushArguments) -> Option<PushRegistration> {
+    let (app, token) = push.app.clone().zip(push.token.clone())?;
+    Some(PushRegistration { app, token })
+}
+
+fn said_of_pushes(push: bool) -> &'static str {
+    if push {
+        "Pushes will be sent to it."
+    } else {
+        "Nothing will be pushed to it: run `sealpost device sync`."
+    }
+}
+
+fn read_link(argument: &str) -> Result<EnrolmentLink, CliError> {
+    let mut text = argument.to_owned();
+    if argument == "-" {
+        text.clear();
+        let read = std::io::stdin().take(LINK_BYTES_MAX).read_to_string(&mut text);
+        read.map_err(|error| CliError::File { path: "standard input".to_owned(), error })?;
+    }
+    // The link itself is not repeated: it holds a secret.
+    text.parse().map_err(|_| CliError::state("malformed_link", "that is not the link of a ticket"))
+}
+
+fn say_message(message: &InboxMessage, output: &Output) {
+    let notification = &message.notification;
+    output.say(format_args!(
+        "{}  from {}  {}",
+        notification.id,
+        message.sender,
+        notification.priority.name()
+    ));
+    for text in notification.texts.get("en").or_else(|| notification.texts.values().next()) {
+        output.say(format_args!("  {}", text.title));
+        text.body.lines().for_each(|line| output.say(format_args!("  {line}")));
+    }
+    for part in &notification.parts {
+        output.say(format_args!("  [{}, {} bytes]", part.media_type, part.bytes.len()));
+    }
+}
+
+fn message_json(message: &InboxMessage) -> Value {
+    json!({
+        "sender": message.sender, "message": message.transport_id, "received": message.received,
+        "presented": message.presented, "notification": message.notification,
+    })
+}
