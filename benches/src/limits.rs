@@ -2,4 +2,5 @@
 
 pub mod append_log;
 pub mod bare_crypto;
+pub mod durable_push;
 pub mod raw_h2;

@@ -1,5 +1,7 @@
 //! What a row found, for people and for programs.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 /// One row of the budget.
@@ -63,8 +65,17 @@ impl Runs {
     /// The median of value to limit, pair by pair.
     #[must_use]
     pub fn ratio(&self) -> Option<f64> {
-        let ratios: Vec<f64> = self.values.iter().zip(&self.limits).map(|(value, limit)| value / limit).collect();
+        let ratios: Vec<f64> =
+            self.values.iter().zip(&self.limits).map(|(value, limit)| value / limit).collect();
         (!ratios.is_empty()).then(|| median(&ratios))
+    }
+
+    /// The median of value less limit, pair by pair.
+    #[must_use]
+    pub fn above(&self) -> f64 {
+        let above: Vec<f64> =
+            self.values.iter().zip(&self.limits).map(|(value, limit)| value - limit).collect();
+        median(&above)
     }
 
     /// The least and the greatest value.
@@ -74,6 +85,21 @@ impl Runs {
         let greatest = self.values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         [least, greatest]
     }
+}
+
+/// `count` in `time`, as a rate.
+#[must_use]
+pub fn per_second(count: usize, time: Duration) -> f64 {
+    // Counts of a measurement are far below what a float holds exactly.
+    #[allow(clippy::cast_precision_loss)]
+    let count = count as f64;
+    count / time.as_secs_f64()
+}
+
+/// `time` in milliseconds.
+#[must_use]
+pub fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
 }
 
 /// The middle value; the mean of the two in the middle of an even number.
@@ -104,7 +130,14 @@ pub fn percentile(sorted: &[f64], share: f64) -> f64 {
 pub fn print(row: &Row) {
     let [least, greatest] = row.spread;
     let holds = if row.holds { "holds" } else { "FALLS SHORT" };
-    println!("{:<16} {:>12} {} [{} .. {}]", row.name, number(row.value), row.unit, number(least), number(greatest));
+    println!(
+        "{:<16} {:>12} {} [{} .. {}]",
+        row.name,
+        number(row.value),
+        row.unit,
+        number(least),
+        number(greatest)
+    );
     println!("{:16} {}", "", row.what);
     if let (Some(limit), Some(ratio), Some(limit_is)) = (row.limit, row.ratio, &row.limit_is) {
         println!("{:16} beside it: {limit_is} {} {}; ratio {ratio:.2}", "", number(limit), row.unit);
@@ -132,8 +165,38 @@ mod tests {
             runs.pair(40.0 * speed, 100.0 * speed);
         }
         assert_eq!(runs.ratio(), Some(0.4));
+        assert_eq!(runs.above(), -60.0);
+        assert_eq!((runs.value(), runs.limit()), (40.0, Some(100.0)));
         assert_eq!(runs.spread(), [20.0, 40.0]);
-        assert_eq!(percentile(&[1.0, 2.0, 3.0, 4.0], 0.99), 4.0);
-        assert_eq!(percentile(&[1.0, 2.0, 3.0, 4.0], 0.5), 2.0);
+    }
+
+    #[test]
+    fn without_a_limit_there_is_no_ratio() {
+        let mut runs = Runs::default();
+        runs.single(3.0);
+        runs.single(5.0);
+        assert_eq!((runs.value(), runs.limit(), runs.ratio()), (4.0, None, None));
+    }
+
+    #[test]
+    fn a_percentile_is_one_of_the_values() {
+        let values: Vec<f64> = (1..=200).map(f64::from).collect();
+        for (share, value) in
+            [(0.0, 1.0), (0.005, 1.0), (0.5, 100.0), (0.99, 198.0), (0.999, 200.0), (1.0, 200.0)]
+        {
+            assert_eq!(percentile(&values, share), value, "{share}");
+        }
+        assert_eq!(percentile(&[7.0], 0.99), 7.0);
+        assert!(percentile(&[], 0.99).is_nan() && median(&[]).is_nan());
+    }
+
+    #[test]
+    fn rates_and_numbers() {
+        assert_eq!(per_second(500, Duration::from_millis(250)), 2000.0);
+        assert_eq!(millis(Duration::from_micros(1500)), 1.5);
+        assert_eq!(
+            (number(12_345.6), number(2.345), number(f64::NAN)),
+            ("12346".into(), "2.35".into(), "NaN".into())
+        );
     }
 }

@@ -7,11 +7,76 @@ pub mod life;
 pub mod memory;
 pub mod sync;
 
+use sealpost_wire::message::Suite;
+
+use crate::error::BenchError;
+use crate::report::Row;
+use crate::scene::Stage;
+
+use self::crypto::Half;
+
+/// Messages that go before the clock starts, to devices of their own: connections, tokens and caches are
+/// there then.
+const WARM_UP: usize = 500;
+
 /// How long and how often rows run.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
-    /// Pairs of a run and its limit's.
+    /// Runs, each beside one of the limit where there is one.
     pub runs: usize,
-    /// Messages of a run.
-    pub messages: usize,
+    /// Messages of a run, other than a row's own number.
+    pub messages: Option<usize>,
+    /// Only to see that it works.
+    pub quick: bool,
+}
+
+impl Effort {
+    /// Messages of a run of a row that has `usual` ones.
+    fn messages(&self, usual: usize) -> usize {
+        const QUICK: usize = 300;
+        self.messages.unwrap_or(if self.quick { QUICK } else { usual }).max(1)
+    }
+}
+
+/// A row by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Name {
+    /// Accept durably and push.
+    Accept,
+    /// PUT to 202, and PUT to stub.
+    Latency,
+    /// Accept, push, sync, opened.
+    Life,
+    /// Sync returning one message.
+    Sync,
+    /// Seal, hybrid suite.
+    SealHybrid,
+    /// Seal, classical suite.
+    SealClassical,
+    /// Open, hybrid suite.
+    OpenHybrid,
+    /// Open, classical suite.
+    OpenClassical,
+    /// Resident memory of the relay.
+    Memory,
+}
+
+impl Name {
+    /// Measures the row.
+    ///
+    /// # Errors
+    /// See [`BenchError`].
+    pub fn measure(self, stage: &mut Stage, effort: Effort) -> Result<Row, BenchError> {
+        match self {
+            Self::Accept => accept::row(stage, effort),
+            Self::Latency => latency::row(stage, effort),
+            Self::Life => life::row(stage, effort),
+            Self::Sync => sync::row(stage, effort),
+            Self::SealHybrid => crypto::row("seal-hybrid", Half::Seal, Suite::Hybrid, stage, effort),
+            Self::SealClassical => crypto::row("seal-classical", Half::Seal, Suite::Classical, stage, effort),
+            Self::OpenHybrid => crypto::row("open-hybrid", Half::Open, Suite::Hybrid, stage, effort),
+            Self::OpenClassical => crypto::row("open-classical", Half::Open, Suite::Classical, stage, effort),
+            Self::Memory => memory::row(stage, effort),
+        }
+    }
 }

@@ -61,9 +61,10 @@ impl<K: Kem> Bare<K> {
         )
         .expect("opening what was just sealed");
         let signature = ed25519_dalek::Signature::from_bytes(signature);
-        // Two signatures, as a message has: the sender's, and the root's under its certificate.
-        let public = self.signing.verifying_key();
-        public.verify_strict(&message, &signature).expect("verifying what was just signed");
-        public.verify_strict(&message, &signature).expect("verifying what was just signed");
+        // The sender's; that of the root under the sender's certificate a device verifies once and remembers.
+        self.signing
+            .verifying_key()
+            .verify_strict(&message, &signature)
+            .expect("verifying what was just signed");
     }
 }

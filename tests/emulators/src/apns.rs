@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -176,6 +177,7 @@ impl Exchange for Apns {
             provider: Provider::Apns,
             token: if keep { token.to_owned() } else { String::new() },
             received_ms: now_ms,
+            received: Instant::now(),
             headers: if keep { recorded(&request.headers) } else { Vec::new() },
             body: if keep { Bytes::copy_from_slice(&body) } else { Bytes::new() },
             status: decision.reply.recorded_status(),

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -147,6 +148,7 @@ impl Exchange for Fcm {
             provider: Provider::Fcm,
             token: if keep { token } else { String::new() },
             received_ms: now_ms,
+            received: Instant::now(),
             headers: if keep { recorded(&request.headers) } else { Vec::new() },
             body: if keep { Bytes::copy_from_slice(&body) } else { Bytes::new() },
             status: decision.reply.recorded_status(),

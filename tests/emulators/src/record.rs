@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -22,6 +23,8 @@ pub struct Push {
     pub token: String,
     /// When it was decided, in epoch milliseconds.
     pub received_ms: u64,
+    /// The same moment on this machine's monotonic clock, for measuring how long a push took to come.
+    pub received: Instant,
     /// The provider's own headers (never `authorization`).
     pub headers: Vec<(&'static str, String)>,
     /// The body exactly as received.
@@ -293,6 +296,7 @@ mod tests {
             provider: Provider::Apns,
             token: token.to_owned(),
             received_ms: 1,
+            received: Instant::now(),
             headers: Vec::new(),
             body: Bytes::new(),
             status,
