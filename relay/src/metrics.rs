@@ -27,29 +27,40 @@ pub(crate) struct DoorMetrics {
 
 impl DoorMetrics {
     pub(crate) fn register(metrics: &Metrics) -> Result<Self, MetricError> {
+        let submissions = metrics.counters(
+            "sealpost_relay_submissions_total",
+            "Submissions that were answered by the store.",
+            &["outcome"],
+        )?;
+        let receipts = metrics.counters(
+            "sealpost_relay_receipts_total",
+            "Receipts of devices, by what became of them.",
+            &["outcome"],
+        )?;
+        let registrations = metrics.counters(
+            "sealpost_relay_registrations_total",
+            "Registrations of devices, by what became of them.",
+            &["outcome"],
+        )?;
+        // Shown from the start, so that a first occurrence is a change and not a new series.
+        for (counters, outcomes) in [
+            (&submissions, ["new", "duplicate", "conflict"].as_slice()),
+            (&receipts, &RECEIPTS.map(receipt_label)),
+            (&registrations, &["new", "renewed", "refused"]),
+        ] {
+            outcomes.iter().for_each(|outcome| counters.with_label_values(&[*outcome]).inc_by(0));
+        }
         Ok(Self {
-            submissions: metrics.counters(
-                "sealpost_relay_submissions_total",
-                "Submissions that were answered by the store.",
-                &["outcome"],
-            )?,
+            submissions,
+            receipts,
+            registrations,
             accept_seconds: metrics.histogram(
                 "sealpost_relay_accept_seconds",
                 "Time from the whole body of a submission to its durable answer.",
                 ACCEPT_SECONDS,
             )?,
-            receipts: metrics.counters(
-                "sealpost_relay_receipts_total",
-                "Receipts of devices, by what became of them.",
-                &["outcome"],
-            )?,
             boxes: metrics
                 .counter("sealpost_relay_boxes_handed_out_total", "Boxes that devices were given.")?,
-            registrations: metrics.counters(
-                "sealpost_relay_registrations_total",
-                "Registrations of devices, by what became of them.",
-                &["outcome"],
-            )?,
             waiting_devices: metrics
                 .gauge("sealpost_relay_waiting_devices", "Devices that are connected and wait for a box.")?,
             store_bytes: metrics.gauge("sealpost_relay_store_bytes", "Bytes of the store's files.")?,
@@ -72,13 +83,24 @@ impl DoorMetrics {
     }
 
     pub(crate) fn receipt(&self, outcome: ReceiptOutcome) {
-        let label = match outcome {
-            ReceiptOutcome::Accepted => "accepted",
-            ReceiptOutcome::Duplicate => "duplicate",
-            ReceiptOutcome::Late => "late",
-            ReceiptOutcome::Unknown => "unknown",
-            ReceiptOutcome::Invalid => "invalid",
-        };
-        self.receipts.with_label_values(&[label]).inc();
+        self.receipts.with_label_values(&[receipt_label(outcome)]).inc();
+    }
+}
+
+const RECEIPTS: [ReceiptOutcome; 5] = [
+    ReceiptOutcome::Accepted,
+    ReceiptOutcome::Duplicate,
+    ReceiptOutcome::Late,
+    ReceiptOutcome::Unknown,
+    ReceiptOutcome::Invalid,
+];
+
+const fn receipt_label(outcome: ReceiptOutcome) -> &'static str {
+    match outcome {
+        ReceiptOutcome::Accepted => "accepted",
+        ReceiptOutcome::Duplicate => "duplicate",
+        ReceiptOutcome::Late => "late",
+        ReceiptOutcome::Unknown => "unknown",
+        ReceiptOutcome::Invalid => "invalid",
     }
 }

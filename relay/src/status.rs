@@ -33,6 +33,9 @@ pub(crate) async fn put(
         relay.store.revoke_devices(tenant.id(), relay.clock.clone()),
     )
     .await?;
+    if let Some(status) = tenant.state().trust.status() {
+        status.revoked_devices.iter().for_each(|device| relay.store.wake_device(tenant.id(), *device));
+    }
     status_body(tenant).map(Json)
 }
 

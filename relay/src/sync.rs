@@ -115,6 +115,7 @@ impl SyncCaller {
         tokio::pin!(over);
         loop {
             let grown = waiter.grown();
+            self.check_not_revoked()?;
             let found = self.page(sync)?;
             if !found.0.is_empty() || found.1 {
                 return Ok(found);
@@ -137,17 +138,20 @@ impl SyncCaller {
         Ok(self.relay.store.waiting_boxes(self.tenant.id(), self.device, page)?)
     }
 
+    /// A device may be revoked while it waits.
+    fn check_not_revoked(&self) -> Result<(), Refusal> {
+        let revoked = self.tenant.state().trust.check_device(self.device);
+        revoked.map_err(|_| ProblemCode::Revoked.into())
+    }
+
     fn answer(
         &self,
         receipts: Vec<ReceiptOutcome>,
         boxes: Vec<WaitingBox>,
         more: bool,
     ) -> Result<SyncResponse, Refusal> {
+        self.check_not_revoked()?;
         let state = self.tenant.state();
-        // Revoked while it waited.
-        if state.trust.check_device(self.device).is_err() {
-            return Err(ProblemCode::Revoked.into());
-        }
         self.relay.metrics.boxes.inc_by(u64::try_from(boxes.len()).unwrap_or(u64::MAX));
         Ok(SyncResponse {
             boxes,

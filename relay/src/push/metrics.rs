@@ -77,6 +77,8 @@ impl PushMetrics {
     /// The metrics of one lane.
     pub(super) fn lane(&self, app: &str, priority: Priority) -> LaneMetrics {
         let labels = [app, priority.name()];
+        // Shown from the start, as far as it will always come.
+        self.pushes.with_label_values(&[app, priority.name(), "accepted", ""]).inc_by(0);
         LaneMetrics {
             app: app.to_owned(),
             priority,

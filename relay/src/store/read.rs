@@ -93,6 +93,11 @@ impl Store {
         MailboxWaiter::new(&self.shared, tenant, device)
     }
 
+    /// Lets a device that waits for a box look again: something else has changed for it.
+    pub fn wake_device(&self, tenant: &TenantId, device: DeviceId) {
+        self.shared.mailboxes.grown(tenant, device);
+    }
+
     /// Where a message is on its way to each device; nothing when the sender has no such message.
     ///
     /// # Errors

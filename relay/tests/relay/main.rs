@@ -1,0 +1,12 @@
+//! The relay over real sockets: senders and devices on one side, emulated push providers on the other.
+
+mod client;
+mod doors;
+mod life;
+mod linkage;
+mod mailboxes;
+mod metrics;
+mod process;
+mod pushes;
+mod submissions;
+mod world;
