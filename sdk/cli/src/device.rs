@@ -211,7 +211,7 @@ fn say_message(message: &InboxMessage, output: &Output) {
         message.sender,
         notification.priority.name()
     ));
-    for text in notification.texts.get("en").or_else(|| notification.texts.values().next()) {
+    if let Some(text) = notification.texts.get("en").or_else(|| notification.texts.values().next()) {
         output.say(format_args!("  {}", text.title));
         text.body.lines().for_each(|line| output.say(format_args!("  {line}")));
     }
