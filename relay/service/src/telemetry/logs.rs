@@ -70,8 +70,13 @@ pub fn init_logs(options: &LogOptions) -> Result<(), LogError> {
     Ok(())
 }
 
+/// A level alone means this project's words: the storage library reports every flush at `info`.
+fn quiet_engine(level: &str) -> String {
+    if level.contains(['=', ',']) { level.to_owned() } else { format!("{level},fjall=warn,lsm_tree=warn") }
+}
+
 fn filter(level: &str) -> Result<EnvFilter, LogError> {
-    EnvFilter::builder().parse(level).map_err(|source| LogError::Level { level: level.into(), source })
+    EnvFilter::builder().parse(quiet_engine(level)).map_err(|source| LogError::Level { level: level.into(), source })
 }
 
 #[cfg(test)]
