@@ -1,11 +1,11 @@
-//! Who may ask a server: clients with a `request` key get an access token by a signed assertion (RFC 7523) and show it
-//! with each request (RFC 6750).
+//! Who may ask a server: clients with a `request` key get an access token by a signed assertion (RFC 7523)
+//! and show it with each request (RFC 6750).
 //!
 //! ```text
 //! certificate + assertion -> verified, jti claimed in the store -> access token (at most 5 minutes) -> Access
 //! ```
-//! A token is verified once and then found by its hash. What can change while it lives, the tenant's revocations, is
-//! asked with every request.
+//! A token is verified once and then found by its hash. What can change while it lives, the tenant's
+//! revocations, is asked with every request.
 
 mod assertion;
 mod cache;
@@ -49,7 +49,8 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// The authority of the server at `public_url`. Tokens are authenticated by `key`, which no other server has.
+    /// The authority of the server at `public_url`. Tokens are authenticated by `key`, which no other server
+    /// has.
     ///
     /// # Errors
     /// The metrics are registered already.
@@ -73,8 +74,8 @@ impl Authority {
     /// Who asks, by the token in `Authorization: Bearer`.
     ///
     /// # Errors
-    /// [`ProblemCode::MissingCredentials`], [`ProblemCode::InvalidCredentials`] for a token that is forged, expired or
-    /// of another server, [`ProblemCode::Revoked`] once the tenant has revoked the client's key.
+    /// [`ProblemCode::MissingCredentials`], [`ProblemCode::InvalidCredentials`] for a token that is forged,
+    /// expired or of another server, [`ProblemCode::Revoked`] once the tenant has revoked the client's key.
     pub fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<Access>, Refusal> {
         let token = bearer(headers)?;
         let hash = token_hash(token);

@@ -4,7 +4,8 @@
 //! tenant | 0 | 0              -> version | last sequence (8 bytes, big endian)
 //! tenant | 0 | 1 | sequence   -> version | JSON { time_ms, act, who, objects, outcome }
 //! ```
-//! Sequences are dense in each tenant, from 1. Rows hold ids only: never contents, tokens, or names of people.
+//! Sequences are dense in each tenant, from 1. Rows hold ids only: never contents, tokens, or names of
+//! people.
 
 use std::fmt::Display;
 
@@ -86,8 +87,8 @@ pub type Object<'a> = (&'a str, &'a (dyn Display + Sync));
 pub struct Entry(Vec<u8>);
 
 impl Entry {
-    /// The row of an act at `time_ms` (milliseconds since the epoch) upon `objects`: what kind of object, and its id.
-    /// The outcome is `done`, or the code of the refusal.
+    /// The row of an act at `time_ms` (milliseconds since the epoch) upon `objects`: what kind of object, and
+    /// its id. The outcome is `done`, or the code of the refusal.
     #[must_use]
     pub fn new(time_ms: u64, act: Act, who: &Actor, objects: &[Object<'_>], outcome: &str) -> Self {
         let row = NewRow { time_ms, act, who: Shown(who), objects: Objects(objects), outcome };
@@ -146,8 +147,8 @@ pub fn rows(
     Ok(found)
 }
 
-/// When the tenant's newest act was (milliseconds since the epoch); 0 when there is none. A clock that starts no
-/// earlier keeps replay windows closed over a restart.
+/// When the tenant's newest act was (milliseconds since the epoch); 0 when there is none. A clock that starts
+/// no earlier keeps replay windows closed over a restart.
 ///
 /// # Errors
 /// [`EngineError::Read`].
@@ -184,5 +185,63 @@ struct Objects<'a>(&'a [Object<'a>]);
 impl Serialize for Objects<'_> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().map(|(kind, id)| (kind, Shown(*id))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Options;
+    use crate::telemetry::Metrics;
+
+    const AUDIT: Keyspace = Keyspace::rows(0, "audit");
+    static KEYSPACES: [Keyspace; 1] = [AUDIT];
+
+    #[tokio::test]
+    async fn sequences_are_dense_in_each_tenant_and_survive_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, two): (TenantId, TenantId) = ("one".parse().unwrap(), "one.two".parse().unwrap());
+        for round in 0..2_u64 {
+            let engine = Engine::open(Options::new(folder.path(), &KEYSPACES, 1), &Metrics::new()).unwrap();
+            for number in 1..=3 {
+                let time_ms = round * 1000 + number;
+                let entry = |outcome| {
+                    Entry::new(time_ms, Act::LookedUp, &Actor::Server, &[("number", &number)], outcome)
+                };
+                let (first, second, taken_back) = (entry("done"), entry("done"), entry("done"));
+                let (to_one, to_two, refused) = (one.clone(), two.clone(), one.clone());
+                let kept = engine.write("append", move |view| {
+                    append(view, AUDIT, &to_two, first);
+                    Ok::<_, ()>(append(view, AUDIT, &to_one, second))
+                });
+                let lost = engine.write("append", move |view| {
+                    append(view, AUDIT, &refused, taken_back);
+                    Err::<(), ()>(())
+                });
+                assert_eq!(kept.await.unwrap(), Ok(round * 3 + number));
+                assert_eq!(lost.await.unwrap(), Err(()));
+            }
+            assert_eq!(last_time_millis(&engine, AUDIT, &one).unwrap(), round * 1000 + 3);
+            engine.shutdown();
+        }
+        let engine = Engine::open(Options::new(folder.path(), &KEYSPACES, 1), &Metrics::new()).unwrap();
+        for tenant in [&one, &two] {
+            let found = rows(&engine, AUDIT, tenant, 0, 100).unwrap();
+            assert!(found.iter().map(|(sequence, _)| *sequence).eq(1..=6));
+            assert_eq!(found[5].1.objects["number"], "3");
+            assert_eq!(rows(&engine, AUDIT, tenant, 4, 1).unwrap().len(), 1);
+        }
+    }
+
+    #[test]
+    fn rows_are_plain_json() {
+        let device = DeviceId([0xab; 16]);
+        let objects: [Object<'_>; 1] = [("device", &device)];
+        let entry = Entry::new(5, Act::TicketClaimed, &Actor::Device(device), &objects, "done");
+        let id = "ab".repeat(16);
+        let expected = format!(
+            r#"{{"time_ms":5,"act":"ticket_claimed","who":"device:{id}","objects":{{"device":"{id}"}},"outcome":"done"}}"#
+        );
+        assert_eq!(entry.0, versioned(VERSION, expected.as_bytes()));
     }
 }

@@ -82,7 +82,8 @@ pub struct TenantConfig {
     pub roots: Vec<RootKey>,
 }
 
-/// Refuses tenants that are there twice, that have no root, or that share one: the roots are what separates tenants.
+/// Refuses tenants that are there twice, that have no root, or that share one: the roots are what separates
+/// tenants.
 ///
 /// # Errors
 /// [`ConfigError::Value`].
@@ -205,7 +206,8 @@ impl SecretKey {
         &self.0
     }
 
-    /// Reads the key file at `path`: 64 hexadecimal digits, mode 0600. Makes it with a random key if it is not there.
+    /// Reads the key file at `path`: 64 hexadecimal digits, mode 0600. Makes it with a random key if it is
+    /// not there.
     ///
     /// # Errors
     /// See [`ConfigError`].

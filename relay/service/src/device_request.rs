@@ -20,21 +20,24 @@ use crate::tenants::Tenant;
 #[derive(Debug)]
 pub struct DeviceDoor {
     authority: String,
+    opens_at: UnixTime,
     nonces: Mutex<NonceWindow>,
     refused: IntCounterVec,
     nonces_shown: IntGauge,
 }
 
 impl DeviceDoor {
-    /// The door of the server at `public_url`, open since `started`. It remembers what it has let in, but not over a
-    /// restart: so it lets in nothing that was signed before it opened.
+    /// The door of the server at `public_url`. It remembers what it has let in, but not over a restart: so it
+    /// lets in nothing that was signed before `opens_at`. A server that may be restarted within a second
+    /// passes the second after its start: in that of the start, its earlier life may have let the request in.
     ///
     /// # Errors
     /// The metrics are registered already.
-    pub fn new(public_url: &PublicUrl, started: UnixTime, metrics: &Metrics) -> Result<Self, MetricError> {
+    pub fn new(public_url: &PublicUrl, opens_at: UnixTime, metrics: &Metrics) -> Result<Self, MetricError> {
         Ok(Self {
             authority: public_url.authority().to_owned(),
-            nonces: Mutex::new(NonceWindow::new(started)),
+            opens_at,
+            nonces: Mutex::new(NonceWindow::new(opens_at)),
             refused: metrics.counters(
                 "sealpost_device_requests_refused_total",
                 "Signed requests of devices that were refused at the door.",
@@ -45,8 +48,8 @@ impl DeviceDoor {
         })
     }
 
-    /// Reads the signature of a request and checks its digest against `body`. Whose request it says it is tells which
-    /// key to fetch; nothing is to be believed before [`Self::admit`].
+    /// Reads the signature of a request and checks its digest against `body`. Whose request it says it is
+    /// tells which key to fetch; nothing is to be believed before [`Self::admit`].
     ///
     /// # Errors
     /// [`ProblemCode::MissingCredentials`], [`ProblemCode::InvalidCredentials`].
@@ -74,12 +77,12 @@ impl DeviceDoor {
         })
     }
 
-    /// Lets a request in: signed by `key` (nothing for a device that is not known: the answer is that of a wrong
-    /// signature), within the window, for the first time, by a device that its tenant has not revoked.
+    /// Lets a request in: signed by `key` (nothing for a device that is not known: the answer is that of a
+    /// wrong signature), within the window, for the first time, by a device that its tenant has not revoked.
     ///
     /// # Errors
-    /// [`ProblemCode::InvalidCredentials`], [`ProblemCode::Revoked`], [`ProblemCode::ClockSkew`] with the server's
-    /// time, [`ProblemCode::Replayed`], [`ProblemCode::RateLimited`].
+    /// [`ProblemCode::InvalidCredentials`], [`ProblemCode::Revoked`], [`ProblemCode::ClockSkew`] with the
+    /// server's time, [`ProblemCode::Replayed`], [`ProblemCode::RateLimited`].
     pub fn admit(
         &self,
         request: &SignedRequest,
@@ -93,7 +96,7 @@ impl DeviceDoor {
         };
         match verified {
             Ok(()) => {}
-            Err(SignatureError::ClockSkew) => return Err(self.refuse(skewed(now), "clock_skew")),
+            Err(SignatureError::ClockSkew) => return Err(self.refuse(self.skewed(now), "clock_skew")),
             Err(error) => {
                 let refusal = Refusal::new(ProblemCode::InvalidCredentials).detail(error.to_string());
                 return Err(self.refuse(refusal, "signature"));
@@ -109,7 +112,7 @@ impl DeviceDoor {
             claimed
         };
         claimed.map_err(|error| match error {
-            NonceError::BeforeStart => self.refuse(skewed(now), "before_start"),
+            NonceError::BeforeOpening => self.refuse(self.skewed(now), "before_opening"),
             NonceError::Replayed => self.refuse(ProblemCode::Replayed.into(), "replayed"),
             NonceError::TooMany(seconds) => {
                 self.refuse(Refusal::new(ProblemCode::RateLimited).retry_after(seconds), "too_many")
@@ -121,15 +124,15 @@ impl DeviceDoor {
         })
     }
 
+    /// Refused for its time alone: the same request signed anew, by the server's time, will do.
+    fn skewed(&self, now: UnixTime) -> Refusal {
+        Refusal::new(ProblemCode::ClockSkew).server_time(now.max(self.opens_at))
+    }
+
     fn refuse(&self, refusal: Refusal, reason: &str) -> Refusal {
         self.refused.with_label_values(&[reason]).inc();
         refusal
     }
-}
-
-/// Refused for its time alone: the same request signed anew, by the server's time, will do.
-fn skewed(now: UnixTime) -> Refusal {
-    Refusal::new(ProblemCode::ClockSkew).server_time(now)
 }
 
 fn signature_headers(headers: &HeaderMap) -> Result<SignatureHeaders, ProblemCode> {
@@ -140,7 +143,8 @@ fn signature_headers(headers: &HeaderMap) -> Result<SignatureHeaders, ProblemCod
                 value.to_str().map(str::to_owned).map_err(|_| ProblemCode::InvalidCredentials)
             }
             (None, _) => Err(ProblemCode::MissingCredentials),
-            // Several would be joined into one list (RFC 9110 section 5.3), which has more than the one member.
+            // Several would be joined into one list (RFC 9110 section 5.3), which has more than the one
+            // member.
             (Some(_), Some(_)) => Err(ProblemCode::InvalidCredentials),
         }
     };

@@ -14,7 +14,8 @@ use crate::engine::EngineError;
 /// Seconds after which a client may try again when the server is busy.
 const RETRY_AFTER_SECONDS: u32 = 1;
 
-/// A request that is refused. [`ProblemCode`] says why and with which status; whether a retry helps follows from it.
+/// A request that is refused. [`ProblemCode`] says why and with which status; whether a retry helps follows
+/// from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     code: ProblemCode,

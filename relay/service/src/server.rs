@@ -1,5 +1,5 @@
-//! Listening: HTTP/1.1 and HTTP/2 with prior knowledge on one port, limits on connections, and an end that lets
-//! running requests finish.
+//! Listening: HTTP/1.1 and HTTP/2 with prior knowledge on one port, limits on connections, and an end that
+//! lets running requests finish.
 
 mod operations;
 
@@ -40,7 +40,8 @@ pub struct HttpOptions {
     pub header_bytes_max: u32,
     /// Headers of a request.
     pub headers_max: usize,
-    /// Time for the headers of a request to come (seconds); also how long a quiet HTTP/1.1 connection is kept.
+    /// Time for the headers of a request to come (seconds); also how long a quiet HTTP/1.1 connection is
+    /// kept.
     pub header_seconds_max: u64,
     /// Time for a request to be answered (seconds); above the longest wait that a route offers.
     pub request_seconds_max: u64,

@@ -31,7 +31,8 @@ pub fn versioned(version: u8, content: &[u8]) -> Vec<u8> {
     value
 }
 
-/// The content of a value of this version; nothing for another one, which an unnoticed change of format would make.
+/// The content of a value of this version; nothing for another one, which an unnoticed change of format would
+/// make.
 #[must_use]
 pub fn content(value: &[u8], version: u8) -> Option<&[u8]> {
     value.strip_prefix(&[version])

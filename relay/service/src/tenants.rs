@@ -23,8 +23,8 @@ pub struct Tenants {
 }
 
 impl Tenants {
-    /// Tenants with their root keys, no status seen yet. Of a tenant given twice, the last counts; the configuration
-    /// refuses that.
+    /// Tenants with their root keys, no status seen yet. Of a tenant given twice, the last counts; the
+    /// configuration refuses that.
     pub fn new(tenants: impl IntoIterator<Item = (TenantId, Vec<VerifyingKey>)>) -> Self {
         let tenant =
             |(id, roots): (TenantId, Vec<VerifyingKey>)| (id.clone(), Arc::new(Tenant::new(id, roots)));
@@ -71,8 +71,8 @@ impl Tenant {
         &self.id
     }
 
-    /// What is believed of it now. Cheap; drop it soon, and take it once per request, so that one request is judged
-    /// by one status.
+    /// What is believed of it now. Cheap; drop it soon, and take it once per request, so that one request is
+    /// judged by one status.
     #[must_use]
     pub fn state(&self) -> Guard<Arc<TenantState>> {
         self.state.load()
@@ -103,7 +103,8 @@ impl Tenant {
         state.trust.status().map(|status| now.0.saturating_sub(status.issued.0))
     }
 
-    /// Refuses to go by a status older than `max_age` seconds. A tenant that never put a status has none to go by.
+    /// Refuses to go by a status older than `max_age` seconds. A tenant that never put a status has none to
+    /// go by.
     ///
     /// # Errors
     /// [`ProblemCode::StatusStale`].

@@ -33,7 +33,8 @@ const VERSION: u8 = 1;
 const BY_ID: &[u8] = &[0];
 const BY_TIME: &[u8] = &[1];
 
-/// Why an assertion is refused. All of them are `invalid_client` to the client; the log and the metric say more.
+/// Why an assertion is refused. All of them are `invalid_client` to the client; the log and the metric say
+/// more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AssertionError {
     /// Not a JWT with the claims of an assertion.
@@ -94,8 +95,8 @@ pub struct VerifiedAssertion {
 }
 
 impl VerifiedAssertion {
-    /// Verifies `assertion` for the token endpoint at `audience`: certificate chain, signature, client, audience and
-    /// times.
+    /// Verifies `assertion` for the token endpoint at `audience`: certificate chain, signature, client,
+    /// audience and times.
     ///
     /// # Errors
     /// See [`AssertionError`].
@@ -186,7 +187,8 @@ impl VerifiedAssertion {
     }
 }
 
-/// Uses an assertion up, in the transaction of `view`: durable before the answer, so that a restart forgets nothing.
+/// Uses an assertion up, in the transaction of `view`: durable before the answer, so that a restart forgets
+/// nothing.
 ///
 /// # Errors
 /// [`AssertionError::Replayed`] when it was used before.

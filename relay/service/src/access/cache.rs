@@ -5,8 +5,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::{Access, TokenHash};
 
-/// A bounded map in two generations: when the young one is half of the bound, it becomes the old one and the old one
-/// is forgotten. What is asked for is kept young, so a token in use survives; no entry is ever searched for.
+/// A bounded map in two generations: when the young one is half of the bound, it becomes the old one and the
+/// old one is forgotten. What is asked for is kept young, so a token in use survives; no entry is ever
+/// searched for.
 pub(super) struct TokenCache {
     generations: RwLock<Generations>,
     generation_max: usize,

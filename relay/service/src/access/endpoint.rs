@@ -21,8 +21,8 @@ use crate::telemetry::{MetricError, Metrics};
 /// Bytes of a token request's body.
 pub const TOKEN_BODY_BYTES_MAX: usize = 8 * 1024;
 
-/// Answers a token request. Errors have the form of RFC 6749 section 5.2; only a store that cannot be written is
-/// answered by a problem document.
+/// Answers a token request. Errors have the form of RFC 6749 section 5.2; only a store that cannot be written
+/// is answered by a problem document.
 pub async fn answer_token_request(
     authority: &Authority,
     engine: &Engine,

@@ -20,7 +20,7 @@ const PER_BUCKET_MAX: usize = 200_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NonceError {
     /// Signed before this window began to remember.
-    BeforeStart,
+    BeforeOpening,
     /// Seen before.
     Replayed,
     /// The device has sent too many; it may go on after this many seconds.
@@ -32,7 +32,7 @@ pub(super) enum NonceError {
 /// What was seen within the window.
 #[derive(Debug)]
 pub(super) struct NonceWindow {
-    started: UnixTime,
+    opens_at: UnixTime,
     /// Oldest first; empty ones are left out.
     buckets: VecDeque<Bucket>,
 }
@@ -45,14 +45,14 @@ struct Bucket {
 }
 
 impl NonceWindow {
-    pub(super) const fn new(started: UnixTime) -> Self {
-        Self { started, buckets: VecDeque::new() }
+    pub(super) const fn new(opens_at: UnixTime) -> Self {
+        Self { opens_at, buckets: VecDeque::new() }
     }
 
     /// Remembers the nonce of a request whose signature and time were verified.
     pub(super) fn claim(&mut self, request: &SignedRequest, now: UnixTime) -> Result<(), NonceError> {
-        if request.created < self.started {
-            return Err(NonceError::BeforeStart);
+        if request.created < self.opens_at {
+            return Err(NonceError::BeforeOpening);
         }
         self.forget_before(now.minus(REQUEST_WINDOW_SECONDS));
         let who = Digest::of(format!("{}/{}", request.tenant, request.device).as_bytes());

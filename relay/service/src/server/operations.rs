@@ -1,4 +1,5 @@
-//! What every server has around its own routes: `/healthz`, `/readyz`, `/metrics`, measured and bounded requests.
+//! What every server has around its own routes: `/healthz`, `/readyz`, `/metrics`, measured and bounded
+//! requests.
 
 use std::fmt;
 use std::sync::Arc;
@@ -44,9 +45,9 @@ impl fmt::Debug for Operations {
     }
 }
 
-/// A server's routes with the common ones beside them, and around all of them: a bound on requests at one time, a
-/// bound on their time, a bound on bodies (a route that takes more says so by its own `DefaultBodyLimit`), request
-/// metrics, and problems instead of empty 404 and 405 answers.
+/// A server's routes with the common ones beside them, and around all of them: a bound on requests at one
+/// time, a bound on their time, a bound on bodies (a route that takes more says so by its own
+/// `DefaultBodyLimit`), request metrics, and problems instead of empty 404 and 405 answers.
 ///
 /// # Errors
 /// The metrics are registered already.

@@ -32,12 +32,12 @@ const ATTEMPTS_MAX: usize = 8;
 
 /// Takes in a status: verified, durable, and in force for every request that begins after this returns.
 ///
-/// `follow` runs in the same transaction and is for what else the status changes in the store: a relay drops the
-/// mailboxes of revoked devices. It may run more than once.
+/// `follow` runs in the same transaction and is for what else the status changes in the store: a relay drops
+/// the mailboxes of revoked devices. It may run more than once.
 ///
 /// # Errors
-/// [`ProblemCode::InvalidStructure`] for a status that is not to be believed or is older than the newest, and what the
-/// store says.
+/// [`ProblemCode::InvalidStructure`] for a status that is not to be believed or is older than the newest, and
+/// what the store says.
 pub async fn put_status<F>(
     engine: &Engine,
     keyspaces: SharedKeyspaces,
@@ -64,11 +64,10 @@ where
         let put = Put { tenant: tenant.clone(), before, next: Arc::new(next), status, entry };
         let follow = follow.clone();
         let done = engine.write("put_status", move |view| put.decide(view, keyspaces, &follow)).await?;
-        match done {
-            Ok(()) => return Ok(()),
-            // By now the other one is in force.
-            Err(Moved) => {}
+        if done.is_ok() {
+            return Ok(());
         }
+        // By now the other one is in force: judge by that one.
     }
     Err(Refusal::new(ProblemCode::Unavailable).retry_after(1))
 }
@@ -88,8 +87,8 @@ pub fn status_body(tenant: &Tenant) -> Result<StatusBody, Refusal> {
 /// Why stored statuses cannot be read back at start.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    /// A stored status does not verify any more. Starting without it would bring revoked keys back: put a status that
-    /// a newer root vouches for before the root of the stored one leaves the configuration.
+    /// A stored status does not verify any more. Starting without it would bring revoked keys back: put a
+    /// status that a newer root vouches for before the root of the stored one leaves the configuration.
     #[error("the stored status of tenant {tenant} does not verify: {source}")]
     Status {
         /// Whose status.
