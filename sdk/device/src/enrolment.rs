@@ -73,10 +73,11 @@ impl Device {
     /// Enrols a new device in `folder` with the ticket of `link`: makes its keys, claims the ticket, uploads prekeys.
     ///
     /// The device is of use once the tenant has countersigned it: see [`Self::code`] and [`Self::await_admission`].
-    /// After an interruption the same call goes on where it stopped.
+    /// After an interruption the same call goes on where it stopped; with a new link it starts over, as long as the tenant
+    /// has not countersigned.
     ///
     /// # Errors
-    /// [`DeviceError::AlreadyEnrolled`] when the folder holds another enrolment; storage, platform and server errors.
+    /// [`DeviceError::AlreadyEnrolled`] when the folder holds an admitted device; storage, platform and server errors.
     pub fn enrol(
         folder: &Path,
         link: &EnrolmentLink,
@@ -84,16 +85,24 @@ impl Device {
         mut parts: DeviceParts,
     ) -> Result<Self, DeviceError> {
         let lock = ProcessLock::new(folder)?;
+        let held = lock.hold()?;
         let mut store = Store::open(folder, parts.platform.as_ref())?;
         let enrolled = match Enrolled::load(&store)? {
-            Some(there) if there.ticket.as_ref().is_some_and(|ticket| ticket.expose() == link.secret.expose()) => there,
-            Some(_) => return Err(DeviceError::AlreadyEnrolled),
-            None => {
+            Some(there) if there.admission.is_some() => return Err(DeviceError::AlreadyEnrolled),
+            Some(there)
+                if there.ticket.as_ref().is_some_and(|ticket| ticket.expose() == link.secret.expose()) =>
+            {
+                there
+            }
+            // None, or one whose ticket came to nothing.
+            _ => {
                 let enrolled = Enrolled::generate(link, options, parts.clock.now(), parts.rng.as_mut())?;
+                store.forget_prekeys()?;
                 enrolled.save(&mut store, parts.rng.as_mut())?;
                 enrolled
             }
         };
+        drop(held);
         let mut device = Self::assemble(enrolled, store, lock, parts)?;
         device.claim()?;
         device.maintain_prekeys()?;
@@ -142,7 +151,13 @@ impl Device {
         let admission = self.enrolled.admission.clone().ok_or(DeviceError::NotAdmitted)?;
         let body = DeviceRegistration { admission: Base64Url(admission), push };
         let relay = self.enrolled.relay.clone();
-        self.call("PUT", &relay, format!("/v1/devices/{}", self.enrolled.device), json(&body)?, Duration::ZERO)
+        self.call(
+            "PUT",
+            &relay,
+            format!("/v1/devices/{}", self.enrolled.device),
+            json(&body)?,
+            Duration::ZERO,
+        )
     }
 
     /// What the device believes of its tenant: the root from its link, and the newest status it has seen.
@@ -173,8 +188,11 @@ impl Device {
         body: Vec<u8>,
         wait: Duration,
     ) -> Result<T, DeviceError> {
-        let signer =
-            Signer { tenant: &self.enrolled.tenant, device: self.enrolled.device, key: &self.enrolled.request };
+        let signer = Signer {
+            tenant: &self.enrolled.tenant,
+            device: self.enrolled.device,
+            key: &self.enrolled.request,
+        };
         let offset = self.http.offset_seconds();
         let call = Call { method, server, path, body, wait };
         let answer = self.http.signed(&call, &signer, self.clock.reading(), self.rng.as_mut());
@@ -309,7 +327,11 @@ impl Stored {
         Ok(Enrolled {
             root: VerifyingKey::from_bytes(&*key(&self.root)?)?,
             identity: SigningKey::from_seed(&*key(&self.identity)?),
-            ticket: self.ticket.as_ref().map(|bytes| key(bytes).map(|key| TicketSecret::from_bytes(*key))).transpose()?,
+            ticket: self
+                .ticket
+                .as_ref()
+                .map(|bytes| key(bytes).map(|key| TicketSecret::from_bytes(*key)))
+                .transpose()?,
             tenant: self.tenant,
             device: self.device,
             keyserver: self.keyserver,

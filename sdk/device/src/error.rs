@@ -31,7 +31,7 @@ pub enum DeviceError {
     #[error(transparent)]
     Platform(#[from] PlatformError),
     /// The database.
-    #[error("the device's database failed")]
+    #[error("the device's database failed: {0}")]
     Database(#[from] rusqlite::Error),
     /// A server.
     #[error(transparent)]
@@ -45,6 +45,24 @@ pub enum DeviceError {
 }
 
 impl DeviceError {
+    /// A stable code, for states and logs.
+    #[must_use]
+    pub fn code(&self) -> &str {
+        match self {
+            Self::NotEnrolled => "not_enrolled",
+            Self::AlreadyEnrolled => "already_enrolled",
+            Self::NotAdmitted => "not_admitted",
+            Self::NewerState(_) => "newer_state",
+            Self::Unreadable => "unreadable",
+            Self::UnknownMessage => "unknown_message",
+            Self::Platform(_) => "file",
+            Self::Database(_) => "database",
+            Self::Http(error) => error.code(),
+            Self::Trust(error) => error.code(),
+            Self::Format(error) => error.code(),
+        }
+    }
+
     /// Whether the same call later may work.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
@@ -90,12 +108,13 @@ impl HttpError {
         }
     }
 
-    /// The stable code of the server's refusal.
+    /// The stable code: the server's, or one of this client's.
     #[must_use]
-    pub fn code(&self) -> Option<&str> {
+    pub fn code(&self) -> &str {
         match self {
-            Self::Refused { code, .. } => Some(code),
-            _ => None,
+            Self::Unreachable(_) => "unreachable",
+            Self::Refused { code, .. } => code,
+            Self::Malformed => "malformed_answer",
         }
     }
 }

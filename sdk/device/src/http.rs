@@ -104,9 +104,11 @@ impl Http {
         rng: &mut dyn CryptoRng,
     ) -> Result<T, Failure> {
         let url = Url::parse(&format!("{}{}", call.server, call.path));
-        let url = url.map_err(|error| HttpError::Unreachable(error.to_string()))?;
-        let mut request =
-            ureq::http::Request::builder().method(call.method).uri(url.as_str()).header("accept", "application/json");
+        let url = url.map_err(|error| HttpError::Unreachable(format!("{}: {error}", call.server)))?;
+        let mut request = ureq::http::Request::builder()
+            .method(call.method)
+            .uri(url.as_str())
+            .header("accept", "application/json");
         if !call.body.is_empty() {
             request = request.header("content-type", "application/json");
         }
@@ -119,18 +121,20 @@ impl Http {
                 body: &call.body,
             };
             let created = UnixTime(reading.0.saturating_add_signed(self.offset_seconds));
-            let headers = http_signature::sign(&parts, signer.tenant, signer.device, signer.key, created, rng);
+            let headers =
+                http_signature::sign(&parts, signer.tenant, signer.device, signer.key, created, rng);
             request = request
                 .header("content-digest", headers.content_digest)
                 .header("signature-input", headers.signature_input)
                 .header("signature", headers.signature);
         }
-        let unreachable = |error: ureq::Error| HttpError::Unreachable(error.to_string());
+        let unreachable = |error: ureq::Error| HttpError::Unreachable(format!("{}: {error}", call.server));
         let request = request.body(call.body.clone()).map_err(|_| HttpError::Malformed)?;
         let deadline = REQUEST_DEADLINE + call.wait;
         let request = self.agent.configure_request(request).timeout_global(Some(deadline)).build();
         let mut response = self.agent.run(request).map_err(unreachable)?;
-        let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec().map_err(unreachable)?;
+        let body =
+            response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec().map_err(unreachable)?;
         let status = response.status().as_u16();
         if (200..300).contains(&status) {
             return Ok(serde_json::from_slice(&body).map_err(|_| HttpError::Malformed)?);
@@ -141,10 +145,11 @@ impl Http {
         {
             return Err(Failure::Skew(UnixTime(*time)));
         }
-        let seconds = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+        let seconds =
+            response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
         Err(Failure::Other(HttpError::Refused {
             status,
-            code: problem.as_ref().map_or_else(|| "unknown".to_owned(), |problem| problem.code.clone()),
+            code: problem.as_ref().map_or_else(|| format!("http_{status}"), |problem| problem.code.clone()),
             detail: problem.and_then(|problem| problem.detail),
             retry_after: seconds.map(Duration::from_secs),
         }))

@@ -51,7 +51,10 @@ impl Device {
     pub fn answer(&mut self, id: NotificationId, answer: Answer) -> Result<(), DeviceError> {
         let _held = self.lock.hold()?;
         let rows = self.store.messages(false)?;
-        let row = rows.into_iter().find(|row| row.notification == id.as_bytes()).ok_or(DeviceError::UnknownMessage)?;
+        let row = rows
+            .into_iter()
+            .find(|row| row.notification == id.as_bytes())
+            .ok_or(DeviceError::UnknownMessage)?;
         let receipt = Receipt {
             tenant: self.enrolled.tenant.clone(),
             transport_id: row.transport_id,

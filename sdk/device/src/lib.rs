@@ -69,8 +69,10 @@ impl Device {
     /// [`DeviceError::NotEnrolled`] when there is none; storage and platform errors.
     pub fn open(folder: &Path, parts: DeviceParts) -> Result<Self, DeviceError> {
         let lock = ProcessLock::new(folder)?;
+        let held = lock.hold()?;
         let store = Store::open(folder, parts.platform.as_ref())?;
         let enrolled = Enrolled::load(&store)?.ok_or(DeviceError::NotEnrolled)?;
+        drop(held);
         Self::assemble(enrolled, store, lock, parts)
     }
 
@@ -84,6 +86,18 @@ impl Device {
     #[must_use]
     pub const fn tenant(&self) -> &TenantId {
         &self.enrolled.tenant
+    }
+
+    /// The keyserver's URL.
+    #[must_use]
+    pub fn keyserver(&self) -> &str {
+        &self.enrolled.keyserver
+    }
+
+    /// The relay's URL.
+    #[must_use]
+    pub fn relay(&self) -> &str {
+        &self.enrolled.relay
     }
 
     fn assemble(
@@ -139,3 +153,6 @@ impl Drop for Held {
         let _released = self.0.unlock();
     }
 }
+
+#[cfg(test)]
+mod tests;

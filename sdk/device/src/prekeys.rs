@@ -7,7 +7,8 @@ use sealpost_wire::api::keyserver::{PrekeyCount, PrekeyUpload, PrekeysStored};
 use sealpost_wire::base64url::Base64Url;
 use sealpost_wire::clock::UnixTime;
 use sealpost_wire::limits::{
-    MESSAGE_LIFETIME_SECONDS_MAX, PREKEYS_PER_BATCH_MAX, SIGNED_PREKEY_ROTATION_SECONDS, SIGNED_PREKEY_SEAL_SECONDS,
+    MESSAGE_LIFETIME_SECONDS_MAX, PREKEYS_PER_BATCH_MAX, SIGNED_PREKEY_ROTATION_SECONDS,
+    SIGNED_PREKEY_SEAL_SECONDS,
 };
 use sealpost_wire::message::Suite;
 use sealpost_wire::prekey::{PrekeyKind, PrekeyLeaf, sign_batch};
@@ -40,7 +41,8 @@ impl Device {
         self.upload_pending(&mut report)?;
         let state = self.keyserver_state(Duration::ZERO)?;
         let incarnation = state.incarnation;
-        let restored = self.store.meta("keyserver_incarnation")?.is_some_and(|seen| *seen != incarnation.to_be_bytes());
+        let restored =
+            self.store.meta("keyserver_incarnation")?.is_some_and(|seen| *seen != incarnation.to_be_bytes());
         report.left = state.prekeys;
         if self.make_prekeys(&report.left, restored, incarnation)? {
             self.upload_pending(&mut report)?;
@@ -49,7 +51,7 @@ impl Device {
     }
 
     /// Makes what is missing, durably. Returns whether there is something to upload.
-    fn make_prekeys(
+    pub(crate) fn make_prekeys(
         &mut self,
         left: &[PrekeyCount],
         restored: bool,
@@ -107,7 +109,8 @@ impl Device {
             PrekeyKind::OneTime => ONE_TIME_SEAL_SECONDS,
         });
         let open_until = seal_until.plus(MESSAGE_LIFETIME_SECONDS_MAX);
-        let leaf = PrekeyLeaf { device: self.enrolled.device, suite, kind, key: public, seal_until, open_until };
+        let leaf =
+            PrekeyLeaf { device: self.enrolled.device, suite, kind, key: public, seal_until, open_until };
         (NewPrekey { id: leaf.id(), key, kind, seal_until, open_until }, leaf)
     }
 

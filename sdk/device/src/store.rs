@@ -166,6 +166,13 @@ impl Store {
         })
     }
 
+    /// Deletes every prekey of a device that was never admitted.
+    pub(crate) fn forget_prekeys(&mut self) -> Result<(), DeviceError> {
+        self.change(|change| {
+            Ok(change.transaction.execute_batch("DELETE FROM prekey; DELETE FROM batch;")?)
+        })
+    }
+
     /// The uploads that the keyserver has not confirmed, oldest first.
     pub(crate) fn pending_uploads(&self) -> Result<Vec<(i64, Vec<u8>)>, DeviceError> {
         let mut statement = self.connection.prepare_cached("SELECT id, upload FROM batch ORDER BY id")?;
@@ -182,7 +189,8 @@ impl Store {
 
     /// Receipts that are still to be sent, oldest first.
     pub(crate) fn receipts(&self, limit: usize) -> Result<Vec<(i64, Vec<u8>)>, DeviceError> {
-        let mut statement = self.connection.prepare_cached("SELECT id, receipt FROM receipt ORDER BY id LIMIT ?1")?;
+        let mut statement =
+            self.connection.prepare_cached("SELECT id, receipt FROM receipt ORDER BY id LIMIT ?1")?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows = statement.query_map([limit], |row| Ok((row.get(0)?, row.get(1)?)))?;
         Ok(rows.collect::<Result<_, _>>()?)
@@ -201,7 +209,12 @@ pub(crate) struct Change<'a> {
 }
 
 impl Change<'_> {
-    pub(crate) fn set_meta(&self, name: &str, value: &[u8], rng: &mut dyn CryptoRng) -> Result<(), DeviceError> {
+    pub(crate) fn set_meta(
+        &self,
+        name: &str,
+        value: &[u8],
+        rng: &mut dyn CryptoRng,
+    ) -> Result<(), DeviceError> {
         let sealed = self.vault.seal(&place("meta", name.as_bytes()), value, rng)?;
         self.transaction.execute("INSERT OR REPLACE INTO meta VALUES (?1, ?2)", params![name, sealed])?;
         Ok(())
@@ -227,7 +240,8 @@ impl Change<'_> {
             self.transaction.query_row(sql, [id.as_bytes()], read).optional()?;
         let Some((suite, one_time, sealed)) = row else { return Ok(None) };
         let seed = self.vault.open(&place("prekey", id.as_bytes()), &sealed)?;
-        let seed = Zeroizing::new(<[u8; 32]>::try_from(seed.as_slice()).map_err(|_| DeviceError::Unreadable)?);
+        let seed =
+            Zeroizing::new(<[u8; 32]>::try_from(seed.as_slice()).map_err(|_| DeviceError::Unreadable)?);
         let key = PrekeyPrivate::restore(Suite::from_algorithm(suite)?, id, *seed);
         Ok(Some(StoredPrekey { key, kind: kind(one_time) }))
     }
@@ -346,8 +360,13 @@ impl Change<'_> {
     }
 }
 
-fn read_messages(connection: &Connection, vault: &Vault, unpresented: bool) -> Result<Vec<MessageRow>, DeviceError> {
-    let sql = "SELECT sender, notification, revision, transport_id, sealed, one_time, received, presented, content
+fn read_messages(
+    connection: &Connection,
+    vault: &Vault,
+    unpresented: bool,
+) -> Result<Vec<MessageRow>, DeviceError> {
+    let sql =
+        "SELECT sender, notification, revision, transport_id, sealed, one_time, received, presented, content
                FROM message WHERE presented = 0 OR NOT ?1 ORDER BY received, rowid";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([unpresented])?;

@@ -72,16 +72,21 @@ impl Device {
                 receipts: receipts.iter().map(|(_, receipt)| Base64Url(receipt.clone())).collect(),
             };
             let relay = self.enrolled.relay.clone();
-            let answer: SyncResponse = self.call("POST", &relay, "/v1/sync".to_owned(), json(&body)?, wait)?;
+            let answer: SyncResponse =
+                self.call("POST", &relay, "/v1/sync".to_owned(), json(&body)?, wait)?;
             wait = Duration::ZERO;
             if let Some(status) = &answer.status {
                 self.take_status(status.as_ref())?;
             }
             let sent: Vec<i64> = receipts.iter().map(|(id, _)| *id).take(answer.receipts.len()).collect();
             report.receipts_sent += sent.len();
+            let before = after;
             after = answer.boxes.last().map_or(after, |last| last.cursor.max(after));
             self.take_boxes(&answer.boxes, &sent, &mut report)?;
-            if !answer.more && self.store.receipts(1)?.is_empty() {
+            // A relay that neither takes receipts nor hands over boxes is not asked again and again.
+            let stands_still = sent.is_empty() && after == before;
+            if (!answer.more && self.store.receipts(1)?.is_empty()) || (stands_still && !receipts.is_empty())
+            {
                 break;
             }
         }
@@ -105,7 +110,7 @@ impl Device {
         }
     }
 
-    fn take_boxes(
+    pub(crate) fn take_boxes(
         &mut self,
         boxes: &[WaitingBox],
         receipts_sent: &[i64],

@@ -80,7 +80,9 @@ impl Stage {
     }
 
     pub(crate) fn from_code(code: i64) -> Option<Self> {
-        [Self::Waiting, Self::Sealed, Self::Accepted, Self::Failed].into_iter().find(|stage| stage.code() == code)
+        [Self::Waiting, Self::Sealed, Self::Accepted, Self::Failed]
+            .into_iter()
+            .find(|stage| stage.code() == code)
     }
 }
 
@@ -133,17 +135,53 @@ pub struct BoxStatus {
     pub verified: bool,
     /// The device's time in its receipt.
     pub device_time: Option<UnixTime>,
+    /// Bytes of the sealed message, which is all that the relay has of it.
+    pub bytes: u64,
 }
 
 impl AlertStatus {
-    /// Whether every device that the alert was accepted for has opened it, and there is one.
+    /// The newest box of each device: one that was sealed anew stands for those before it. A box that the relay could
+    /// not deliver at all (`failed`) counts only if it is all there is.
+    #[must_use]
+    pub fn newest_boxes(&self) -> Vec<&BoxStatus> {
+        let mut newest = BTreeMap::new();
+        for one in self.submissions.iter().flat_map(|submission| &submission.boxes) {
+            newest.insert(one.device, one);
+        }
+        let (failed, newest): (Vec<_>, Vec<_>) =
+            newest.into_values().partition(|one| one.state == DeliveryState::Failed);
+        if newest.is_empty() { failed } else { newest }
+    }
+
+    /// Whether every device that the alert was accepted for has opened it, by its own signature, and there is one.
     #[must_use]
     pub fn is_opened(&self) -> bool {
-        let mut boxes = self.submissions.iter().flat_map(|submission| &submission.boxes).peekable();
-        let opened = |state| {
-            matches!(state, DeliveryState::Opened | DeliveryState::Confirmed | DeliveryState::Declined)
-        };
-        boxes.peek().is_some()
-            && boxes.all(|one| one.verified && (opened(one.state) || one.state == DeliveryState::Unopenable))
+        let newest = self.newest_boxes();
+        !self.is_under_way() && !newest.is_empty() && newest.into_iter().all(BoxStatus::is_opened)
+    }
+
+    /// Whether nothing more will come of it: every submission is over, and every device has opened it or never will.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        !self.is_under_way()
+            && self.newest_boxes().into_iter().all(|one| one.is_opened() || one.state.is_terminal())
+    }
+
+    /// Whether something of it is still to be sealed or sent.
+    #[must_use]
+    pub fn is_under_way(&self) -> bool {
+        self.submissions.iter().any(|submission| matches!(submission.stage, Stage::Waiting | Stage::Sealed))
+    }
+}
+
+impl BoxStatus {
+    /// Whether the device's own signature says that it has opened the message.
+    #[must_use]
+    pub const fn is_opened(&self) -> bool {
+        self.verified
+            && matches!(
+                self.state,
+                DeliveryState::Opened | DeliveryState::Confirmed | DeliveryState::Declined
+            )
     }
 }

@@ -76,6 +76,8 @@ pub(crate) fn look_up(
             tracing::warn!(recipient = %question.recipient, "the keyserver is out; sealing to a cached device set");
             believe(seen.looked_up.clone(), question, trust, policy, now, true)
         }
+        // Nobody has enrolled a device yet; someone may.
+        (Err(error), _) if error.is_status(404) => Err(SenderError::NoDevices),
         (Err(error), _) => Err(error.into()),
     }
 }
@@ -137,7 +139,8 @@ fn verified_set(
     }
     if let Some(previous) = previous {
         let same = set.version == previous.version && set.digest == previous.digest;
-        let follows_directly = set.version != previous.version.saturating_add(1) || set.follows(Some(previous));
+        let follows_directly =
+            set.version != previous.version.saturating_add(1) || set.follows(Some(previous));
         if !same && (set.version <= previous.version || !follows_directly) {
             return Err(TrustError::Rollback.into());
         }

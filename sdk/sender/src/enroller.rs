@@ -10,7 +10,9 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use sealpost_wire::admission::Admission;
 use sealpost_wire::api::StatusBody;
-use sealpost_wire::api::keyserver::{CloseBody, Consent, DeviceSetBody, DeviceSetState, TicketBody, TicketState};
+use sealpost_wire::api::keyserver::{
+    CloseBody, Consent, ConsentList, DeviceSetBody, DeviceSetState, TicketBody, TicketState,
+};
 use sealpost_wire::base64url::Base64Url;
 use sealpost_wire::clock::UnixTime;
 use sealpost_wire::device_set::{DeviceSet, DeviceSetDraft};
@@ -38,6 +40,8 @@ const TABLES: &str = "
     ) STRICT;
     CREATE TABLE IF NOT EXISTS status (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), status BLOB NOT NULL) STRICT;
 ";
+/// How long after its expiry a claimed ticket can still be countersigned (seconds): a day, as keyservers keep it.
+const TICKET_KEPT_SECONDS: u64 = 86_400;
 /// How often a device set is signed anew when another enroller was faster.
 const CONFLICTS_MAX: usize = 8;
 
@@ -88,7 +92,11 @@ pub struct Enroller {
 
 impl Enroller {
     /// The enroller of `identity`, with its ticket table in `folder`.
-    pub fn open(identity: EnrollerIdentityFile, folder: &Path, parts: SenderParts) -> Result<Self, SenderError> {
+    pub fn open(
+        identity: EnrollerIdentityFile,
+        folder: &Path,
+        parts: SenderParts,
+    ) -> Result<Self, SenderError> {
         make_private_folder(folder)?;
         let tickets = Connection::open(folder.join(FILE))?;
         tickets.busy_timeout(Duration::from_secs(10))?;
@@ -114,6 +122,7 @@ impl Enroller {
         let secret = TicketSecret::generate(rng.as_mut());
         let id = secret.ticket_id();
         let expires_at = now.plus(TICKET_LIFETIME_SECONDS);
+        self.forget_expired(now)?;
         let sealed = self.vault.seal(id.as_bytes(), secret.expose(), rng.as_mut())?;
         // In the table before the keyserver knows it: a claim never meets an enroller without its secret.
         self.tickets.execute(
@@ -168,25 +177,37 @@ impl Enroller {
     /// [`SenderError::WrongCode`] when no device with this code claimed the ticket.
     pub fn countersign(&self, ticket: TicketId, code: &str) -> Result<Countersigned, SenderError> {
         let (recipient, secret) = self.open_ticket(ticket)?;
-        let enrolment = self.valid_enrolment(ticket, &secret, Duration::ZERO)?.ok_or(SenderError::WrongCode)?;
+        let enrolment =
+            self.valid_enrolment(ticket, &secret, Duration::ZERO)?.ok_or(SenderError::WrongCode)?;
         if secret.binding_key().code(&enrolment) != code.trim() {
             return Err(SenderError::WrongCode);
         }
         let enrolment = Enrolment::read(&enrolment)?;
         let device = enrolment.record().device;
         let version = self.change_set(recipient, |set| {
-            set.records.push(enrolment.record_bytes().to_vec());
-            vec![enrolment.record_bytes().to_vec()]
+            let record = enrolment.record_bytes().to_vec();
+            // It is there already when an earlier try was cut off before it could close the ticket.
+            if !set.records.contains(&record) {
+                set.records.push(record.clone());
+            }
+            vec![record]
         })?;
         self.close(ticket, "countersigned")?;
         Ok(Countersigned { recipient, device, version })
+    }
+
+    /// Closes a ticket that is not wanted any more, or whose code was not the patient's: nobody is let in with it.
+    pub fn reject(&self, ticket: TicketId) -> Result<(), SenderError> {
+        self.open_ticket(ticket)?;
+        self.close(ticket, "rejected")
     }
 
     /// Takes a device out of a recipient's set. Revoke it in the tenant status too, to stop it at once everywhere.
     pub fn remove_device(&self, recipient: RecipientId, device: DeviceId) -> Result<u64, SenderError> {
         self.change_set(recipient, |set| {
             set.records.retain(|record| {
-                sealpost_wire::record::DeviceRecord::verify(record).is_ok_and(|record| record.device != device)
+                sealpost_wire::record::DeviceRecord::verify(record)
+                    .is_ok_and(|record| record.device != device)
             });
             if !set.revoked.contains(&device) {
                 set.revoked.push(device);
@@ -196,21 +217,40 @@ impl Enroller {
     }
 
     /// Records what a recipient said about a category.
-    pub fn put_consent(&self, recipient: RecipientId, category: &str, consent: &Consent) -> Result<(), SenderError> {
+    pub fn put_consent(
+        &self,
+        recipient: RecipientId,
+        category: &str,
+        consent: &Consent,
+    ) -> Result<(), SenderError> {
         let call = Call::put(format!("/v1/recipients/{recipient}/consent/{category}"), consent)?;
         let _stored: serde_json::Value = self.call_keyserver(&call)?;
         Ok(())
     }
 
+    /// What a recipient said last about each category.
+    pub fn consents(&self, recipient: RecipientId) -> Result<ConsentList, SenderError> {
+        self.call_keyserver(&Call::get(format!("/v1/recipients/{recipient}/consent")))
+    }
+
+    /// The newest tenant status that this enroller has signed or seen; nothing when nothing was ever revoked.
+    pub fn status(&self) -> Result<Option<TenantStatus>, SenderError> {
+        Ok(self.trust()?.status().cloned())
+    }
+
     /// Signs and publishes the next tenant status at both servers: what was revoked before, and this.
-    pub fn revoke(&self, keys: &[(KeyId, Revocation)], devices: &[DeviceId]) -> Result<TenantStatus, SenderError> {
+    pub fn revoke(
+        &self,
+        keys: &[(KeyId, Revocation)],
+        devices: &[DeviceId],
+    ) -> Result<TenantStatus, SenderError> {
         let now = self.parts.clock.now();
-        let mut trust = self.trust();
-        if let Some(stored) = self.stored_status()? {
-            trust.accept_status(&stored, now)?;
-        }
-        let mut status = match trust.status() {
-            Some(known) => TenantStatus { sequence: known.sequence + 1, issued: now, ..known.clone() },
+        let mut status = match self.newest_status(now)? {
+            Some(known) => TenantStatus {
+                sequence: known.sequence.saturating_add(1),
+                issued: now.max(known.issued),
+                ..known
+            },
             None => TenantStatus {
                 tenant: self.identity.tenant.clone(),
                 sequence: 1,
@@ -219,29 +259,62 @@ impl Enroller {
                 revoked_devices: Vec::new(),
             },
         };
-        status.revoked_keys.retain(|(key, _)| !keys.iter().any(|(revoked, _)| revoked == key));
-        status.revoked_keys.extend_from_slice(keys);
+        for (key, reason) in keys {
+            match status.revoked_keys.iter_mut().find(|(known, _)| known == key) {
+                // What was in other hands once is never taken for merely retired.
+                Some((_, known)) if *reason == Revocation::Compromised => *known = *reason,
+                Some(_) => {}
+                None => status.revoked_keys.push((*key, *reason)),
+            }
+        }
         status.revoked_keys.sort_unstable_by_key(|(key, _)| *key);
-        status.revoked_keys.dedup_by_key(|(key, _)| *key);
         status.revoked_devices.extend_from_slice(devices);
         status.revoked_devices.sort_unstable();
         status.revoked_devices.dedup();
-        let revoke = &self.identity.revoke;
-        let bytes = status.sign(&revoke.key, &revoke.certificate)?;
-        self.tickets.execute("INSERT OR REPLACE INTO status VALUES (1, ?1)", [&bytes])?;
-        self.publish_status()?;
+        self.publish(&status, now)?;
         Ok(status)
     }
 
-    /// Publishes the newest status at both servers once more.
-    pub fn publish_status(&self) -> Result<(), SenderError> {
-        let Some(status) = self.stored_status()? else { return Ok(()) };
-        let call = Call::put("/v1/status".to_owned(), &StatusBody { status: Base64Url(status) })?;
-        let mut rng = (self.parts.rng)();
+    /// Signs the newest status anew, so that it does not grow old, and publishes it at both servers. Nothing happens
+    /// when nothing was ever revoked. Once a tenant has a status, servers refuse submissions when it is too old.
+    pub fn publish_status(&self) -> Result<Option<TenantStatus>, SenderError> {
         let now = self.parts.clock.now();
-        let _stored: serde_json::Value = self.keyserver.call(&call, now, rng.as_mut())?;
-        let _stored: serde_json::Value = self.relay.call(&call, now, rng.as_mut())?;
-        Ok(())
+        let Some(known) = self.newest_status(now)? else { return Ok(None) };
+        let status = TenantStatus { issued: now.max(known.issued), ..known };
+        self.publish(&status, now)?;
+        Ok(Some(status))
+    }
+
+    /// Keeps a status and shows it to both servers. One that is out does not keep it from the other.
+    fn publish(&self, status: &TenantStatus, now: UnixTime) -> Result<(), SenderError> {
+        let revoke = &self.identity.revoke;
+        let bytes = status.sign(&revoke.key, &revoke.certificate)?;
+        self.tickets.execute("INSERT OR REPLACE INTO status VALUES (1, ?1)", [&bytes])?;
+        let call = Call::put("/v1/status".to_owned(), &StatusBody { status: Base64Url(bytes) })?;
+        let mut rng = (self.parts.rng)();
+        let put = [&self.relay, &self.keyserver]
+            .map(|server| server.call::<serde_json::Value>(&call, now, rng.as_mut()));
+        put.into_iter().try_for_each(|answer| answer.map(drop).map_err(SenderError::Http))
+    }
+
+    /// The newest status, of this enroller's own and the servers': another one may have revoked something since.
+    fn newest_status(&self, now: UnixTime) -> Result<Option<TenantStatus>, SenderError> {
+        let mut trust = self.trust()?;
+        let mut rng = (self.parts.rng)();
+        let call = Call::get("/v1/status".to_owned());
+        for server in [&self.relay, &self.keyserver] {
+            let refused = match server.call::<StatusBody>(&call, now, rng.as_mut()) {
+                Ok(body) => match trust.accept_status(body.status.as_ref(), now) {
+                    Ok(_) | Err(TrustError::Rollback) => continue,
+                    Err(error) => error.code().to_owned(),
+                },
+                Err(error) if error.is_status(404) => continue,
+                Err(error) => error.code().to_owned(),
+            };
+            // What is to be revoked must not wait for it.
+            tracing::warn!(code = %refused, "a server does not tell a status of the tenant that can be believed");
+        }
+        Ok(trust.status().cloned())
     }
 
     /// Signs the next version of a recipient's set until the keyserver takes it. `change` works on the draft and returns
@@ -277,7 +350,12 @@ impl Enroller {
     }
 
     /// The next version, with the devices that are in now.
-    fn draft(&self, recipient: RecipientId, path: &str, now: UnixTime) -> Result<DeviceSetDraft, SenderError> {
+    fn draft(
+        &self,
+        recipient: RecipientId,
+        path: &str,
+        now: UnixTime,
+    ) -> Result<DeviceSetDraft, SenderError> {
         let current: Option<DeviceSetState> = match self.call_keyserver(&Call::get(path.to_owned())) {
             Ok(state) => Some(state),
             Err(SenderError::Http(error)) if error.is_status(404) => None,
@@ -296,7 +374,7 @@ impl Enroller {
             });
         };
         // Signing on top of a set is vouching for it: it must be the tenant's own.
-        let (set, _) = DeviceSet::verify(current.set.as_ref(), &self.trust(), None)?;
+        let (set, _) = DeviceSet::verify(current.set.as_ref(), &self.trust()?, None)?;
         if set.recipient != recipient {
             return Err(TrustError::WrongDevice.into());
         }
@@ -339,7 +417,8 @@ impl Enroller {
     }
 
     fn open_ticket(&self, ticket: TicketId) -> Result<(RecipientId, TicketSecret), SenderError> {
-        let sql = "SELECT recipient, secret FROM ticket WHERE id = ?1 AND outcome IS NULL AND secret IS NOT NULL";
+        let sql =
+            "SELECT recipient, secret FROM ticket WHERE id = ?1 AND outcome IS NULL AND secret IS NOT NULL";
         let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?));
         let row = self.tickets.query_row(sql, [ticket.as_bytes()], read).optional()?;
         let (recipient, sealed) = row.ok_or(SenderError::UnknownTicket)?;
@@ -362,8 +441,21 @@ impl Enroller {
         Ok(self.tickets.query_row("SELECT status FROM status", [], |row| row.get(0)).optional()?)
     }
 
-    fn trust(&self) -> TenantTrust {
-        TenantTrust::new(self.identity.tenant.clone(), vec![self.identity.root])
+    /// The secrets of tickets that nobody can claim or countersign any more.
+    fn forget_expired(&self, now: UnixTime) -> Result<(), SenderError> {
+        let sql =
+            "UPDATE ticket SET outcome = 'expired', secret = NULL WHERE outcome IS NULL AND expires < ?1";
+        self.tickets.execute(sql, [now.minus(TICKET_KEPT_SECONDS).0.cast_signed()])?;
+        Ok(())
+    }
+
+    /// The tenant's root, and the newest status that was signed or seen here.
+    fn trust(&self) -> Result<TenantTrust, SenderError> {
+        let mut trust = TenantTrust::new(self.identity.tenant.clone(), vec![self.identity.root]);
+        if let Some(stored) = self.stored_status()? {
+            trust.accept_status(&stored, self.parts.clock.now())?;
+        }
+        Ok(trust)
     }
 
     fn call_keyserver<T: serde::de::DeserializeOwned>(&self, call: &Call) -> Result<T, SenderError> {

@@ -66,6 +66,10 @@ impl SenderError {
                 error,
                 TrustError::PrekeyExpired | TrustError::Rollback | TrustError::CertificateNotYetValid
             ),
+            // An alert waits for the sender's new certificate rather than being lost.
+            Self::Seal(SealError::Trust(error)) => {
+                matches!(error, TrustError::CertificateExpired | TrustError::CertificateNotYetValid)
+            }
             _ => false,
         }
     }

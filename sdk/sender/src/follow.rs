@@ -39,7 +39,8 @@ impl Sender {
         let path = format!("/v1/events?after={after}&wait={}&limit={PAGE}", wait.as_secs());
         let mut rng = (self.party.parts.rng)();
         let call = Call { wait, ..Call::get(path) };
-        let page: Result<EventPage, _> = self.party.relay.call(&call, self.party.parts.clock.now(), rng.as_mut());
+        let page: Result<EventPage, _> =
+            self.party.relay.call(&call, self.party.parts.clock.now(), rng.as_mut());
         match page {
             Ok(page) => {
                 let mut report = FollowReport::default();
@@ -64,11 +65,12 @@ impl Sender {
         let mut news = Vec::new();
         for id in self.outbox.unsettled()? {
             let call = Call::get(format!("/v1/messages/{id}"));
-            let status: MessageStatus = match self.party.relay.call(&call, self.party.parts.clock.now(), rng.as_mut()) {
-                Ok(status) => status,
-                Err(error) if error.is_status(404) => continue,
-                Err(error) => return Err(error.into()),
-            };
+            let status: MessageStatus =
+                match self.party.relay.call(&call, self.party.parts.clock.now(), rng.as_mut()) {
+                    Ok(status) => status,
+                    Err(error) if error.is_status(404) => continue,
+                    Err(error) => return Err(error.into()),
+                };
             for delivery in status.deliveries {
                 let Some(sent) = self.outbox.sent_box(id, delivery.device)? else { continue };
                 report.events += 1;
@@ -84,7 +86,11 @@ impl Sender {
         Ok(report)
     }
 
-    fn news_of_event(&self, event: &Event, report: &mut FollowReport) -> Result<Option<BoxNews>, SenderError> {
+    fn news_of_event(
+        &self,
+        event: &Event,
+        report: &mut FollowReport,
+    ) -> Result<Option<BoxNews>, SenderError> {
         if event.sender != self.party.identity.subject {
             return Ok(None);
         }
@@ -129,13 +135,31 @@ impl Sender {
     }
 
     /// The receipt, if this device signed it about this very box.
-    fn verified(&self, id: TransportId, device: DeviceId, sent: &SentBox, bytes: &Base64Url) -> Option<Receipt> {
+    fn verified(
+        &self,
+        id: TransportId,
+        device: DeviceId,
+        sent: &SentBox,
+        bytes: &Base64Url,
+    ) -> Option<Receipt> {
         let receipt = SignedReceipt::read(bytes.as_ref()).ok()?;
         let receipt = receipt.verify(&self.party.identity.tenant, device, &sent.identity).ok()?;
         (receipt.transport_id == id && receipt.sealed == sent.digest).then_some(receipt)
     }
 }
 
-fn said(transport_id: TransportId, device: DeviceId, state: DeliveryState, reason: Option<String>) -> BoxNews {
-    BoxNews { transport_id, device, state: said_by_the_relay(state), reason, verified: false, device_time: None }
+fn said(
+    transport_id: TransportId,
+    device: DeviceId,
+    state: DeliveryState,
+    reason: Option<String>,
+) -> BoxNews {
+    BoxNews {
+        transport_id,
+        device,
+        state: said_by_the_relay(state),
+        reason,
+        verified: false,
+        device_time: None,
+    }
 }

@@ -80,7 +80,12 @@ impl Server {
             .tls_config(tls)
             .user_agent(concat!("sealpost-sender/", env!("CARGO_PKG_VERSION")))
             .build();
-        Self { url: url.trim_end_matches('/').to_owned(), client, agent: config.new_agent(), token: Mutex::new(None) }
+        Self {
+            url: url.trim_end_matches('/').to_owned(),
+            client,
+            agent: config.new_agent(),
+            token: Mutex::new(None),
+        }
     }
 
     /// Asks; a token that the server does not take any more is fetched anew once.
@@ -113,7 +118,8 @@ impl Server {
         let request = request.body(call.body.clone()).map_err(|_| HttpError::Malformed)?;
         let deadline = REQUEST_DEADLINE + call.wait;
         let request = self.agent.configure_request(request).timeout_global(Some(deadline)).build();
-        read(self.agent.run(request).map_err(unreachable)?)
+        let response = self.agent.run(request).map_err(|error| self.unreachable(&error))?;
+        self.read(response)
     }
 
     fn access_token(&self, now: UnixTime, rng: &mut dyn CryptoRng) -> Result<Arc<str>, HttpError> {
@@ -133,7 +139,8 @@ impl Server {
             ("client_assertion", assertion.as_str()),
         ];
         let request = self.agent.post(&audience).config().timeout_global(Some(REQUEST_DEADLINE)).build();
-        let answer: TokenResponse = read(request.send_form(form).map_err(unreachable)?)?;
+        let response = request.send_form(form).map_err(|error| self.unreachable(&error))?;
+        let answer: TokenResponse = self.read(response)?;
         let token: Arc<str> = answer.access_token.into();
         let until = now.plus(answer.expires_in.saturating_sub(TOKEN_MARGIN_SECONDS));
         *held = Some((Arc::clone(&token), until));
@@ -146,17 +153,25 @@ impl Server {
             *held = None;
         }
     }
-}
 
-fn read<T: DeserializeOwned>(mut response: Response<ureq::Body>) -> Result<T, HttpError> {
-    let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec().map_err(unreachable)?;
-    let status = response.status();
-    if status.is_success() {
-        return serde_json::from_slice(&body).map_err(|_| HttpError::Malformed);
+    fn read<T: DeserializeOwned>(&self, mut response: Response<ureq::Body>) -> Result<T, HttpError> {
+        let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
+        let body = body.map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        if status.is_success() {
+            return serde_json::from_slice(&body).map_err(|_| HttpError::Malformed);
+        }
+        let seconds =
+            response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+        let (code, detail) = refusal(status, &body);
+        let retry_after = seconds.map(Duration::from_secs);
+        Err(HttpError::Refused { status: status.as_u16(), code, detail, retry_after })
     }
-    let seconds = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
-    let (code, detail) = refusal(status, &body);
-    Err(HttpError::Refused { status: status.as_u16(), code, detail, retry_after: seconds.map(Duration::from_secs) })
+
+    /// Names the server: a client has two of them.
+    fn unreachable(&self, error: &ureq::Error) -> HttpError {
+        HttpError::Unreachable(format!("{}: {error}", self.url))
+    }
 }
 
 /// The code of a problem document, or of an OAuth error (RFC 6749 section 5.2).
@@ -177,10 +192,4 @@ fn refusal(status: StatusCode, body: &[u8]) -> (String, Option<String>) {
 
 fn json<T: Serialize>(body: &T) -> Result<Vec<u8>, HttpError> {
     serde_json::to_vec(body).map_err(|_| HttpError::Malformed)
-}
-
-// Taken by value to be of use in `map_err`.
-#[allow(clippy::needless_pass_by_value)]
-fn unreachable(error: ureq::Error) -> HttpError {
-    HttpError::Unreachable(error.to_string())
 }

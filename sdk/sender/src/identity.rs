@@ -86,18 +86,21 @@ impl SenderIdentityFile {
 
     /// Writes the file, mode 0600.
     pub fn write(&self, path: &Path) -> Result<(), PrivateFileError> {
-        write_json(path, &SenderFile {
-            common: Common {
-                tenant: self.tenant.clone(),
-                root: Base64Url(self.root.as_bytes().to_vec()),
-                subject: self.subject.clone(),
-                keyserver: self.keyserver.clone(),
-                relay: self.relay.clone(),
+        write_json(
+            path,
+            &SenderFile {
+                common: Common {
+                    tenant: self.tenant.clone(),
+                    root: Base64Url(self.root.as_bytes().to_vec()),
+                    subject: self.subject.clone(),
+                    keyserver: self.keyserver.clone(),
+                    relay: self.relay.clone(),
+                },
+                send: KeyPair::of(&self.send),
+                request: KeyPair::of(&self.request),
+                outbox_key: Base64Url(self.outbox_key.expose().to_vec()),
             },
-            send: KeyPair::of(&self.send),
-            request: KeyPair::of(&self.request),
-            outbox_key: Base64Url(self.outbox_key.expose().to_vec()),
-        })
+        )
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -125,19 +128,22 @@ impl EnrollerIdentityFile {
 
     /// Writes the file, mode 0600.
     pub fn write(&self, path: &Path) -> Result<(), PrivateFileError> {
-        write_json(path, &EnrollerFile {
-            common: Common {
-                tenant: self.tenant.clone(),
-                root: Base64Url(self.root.as_bytes().to_vec()),
-                subject: self.subject.clone(),
-                keyserver: self.keyserver.clone(),
-                relay: self.relay.clone(),
+        write_json(
+            path,
+            &EnrollerFile {
+                common: Common {
+                    tenant: self.tenant.clone(),
+                    root: Base64Url(self.root.as_bytes().to_vec()),
+                    subject: self.subject.clone(),
+                    keyserver: self.keyserver.clone(),
+                    relay: self.relay.clone(),
+                },
+                enrol: KeyPair::of(&self.enrol),
+                request: KeyPair::of(&self.request),
+                revoke: KeyPair::of(&self.revoke),
+                ticket_key: Base64Url(self.ticket_key.expose().to_vec()),
             },
-            enrol: KeyPair::of(&self.enrol),
-            request: KeyPair::of(&self.request),
-            revoke: KeyPair::of(&self.revoke),
-            ticket_key: Base64Url(self.ticket_key.expose().to_vec()),
-        })
+        )
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -164,7 +170,8 @@ struct Common {
 
 impl Common {
     fn root(&self, path: &Path) -> Result<VerifyingKey, PrivateFileError> {
-        VerifyingKey::from_bytes(&*seed(&self.root, path)?).map_err(|error| malformed(path, &error.to_string()))
+        VerifyingKey::from_bytes(&*seed(&self.root, path)?)
+            .map_err(|error| malformed(path, &error.to_string()))
     }
 }
 
@@ -211,7 +218,8 @@ fn seed(bytes: &Base64Url, path: &Path) -> Result<Zeroizing<[u8; 32]>, PrivateFi
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, PrivateFileError> {
     // The parser's own text could quote the file, and so a key.
-    serde_json::from_slice(&read_private(path)?).map_err(|_| malformed(path, "not the key file that is expected"))
+    serde_json::from_slice(&read_private(path)?)
+        .map_err(|_| malformed(path, "not the key file that is expected"))
 }
 
 fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), PrivateFileError> {

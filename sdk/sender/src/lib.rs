@@ -30,7 +30,7 @@ use rand_core::CryptoRng;
 use sealpost_wire::clock::Clock;
 use sealpost_wire::trust::TenantTrust;
 
-pub use alert::{Alert, AlertStatus, BoxStatus, Enqueued, SourceEvent, Stage};
+pub use alert::{Alert, AlertStatus, BoxStatus, Enqueued, SourceEvent, Stage, SubmissionStatus};
 pub use error::{HttpError, SenderError};
 pub use follow::FollowReport;
 pub use private_file::{PrivateFileError, make_private_folder, read_private, write_private};
@@ -122,6 +122,11 @@ impl Sender {
     /// Where every alert of the outbox is, newest last.
     pub fn alerts(&self) -> Result<Vec<AlertStatus>, SenderError> {
         self.outbox.alerts()
+    }
+
+    /// Where the alert of the source event with this key is.
+    pub fn alert(&self, source: &str) -> Result<Option<AlertStatus>, SenderError> {
+        self.outbox.alert(source)
     }
 
     /// How many milliseconds until something is due; nothing when the outbox has nothing to do.

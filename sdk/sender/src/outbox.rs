@@ -54,7 +54,7 @@ const TABLES: &str = "
     CREATE INDEX submission_by_due ON submission (stage, due);
     CREATE TABLE box (
         transport_id BLOB NOT NULL, device BLOB NOT NULL, identity BLOB NOT NULL, digest BLOB NOT NULL, sealed BLOB,
-        state INTEGER NOT NULL, reason TEXT, verified INTEGER NOT NULL, device_time INTEGER,
+        bytes INTEGER NOT NULL, state INTEGER NOT NULL, reason TEXT, verified INTEGER NOT NULL, device_time INTEGER,
         PRIMARY KEY (transport_id, device)
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE directory (
@@ -240,9 +240,11 @@ impl Outbox {
     }
 
     fn sealed_boxes(&self, transport_id: TransportId) -> Result<Vec<(DeviceId, Vec<u8>)>, SenderError> {
-        let sql = "SELECT device, sealed FROM box WHERE transport_id = ?1 AND sealed IS NOT NULL ORDER BY device";
+        let sql =
+            "SELECT device, sealed FROM box WHERE transport_id = ?1 AND sealed IS NOT NULL ORDER BY device";
         let mut statement = self.connection.prepare_cached(sql)?;
-        let rows = statement.query_map([transport_id.as_bytes()], |row| Ok((DeviceId(row.get(0)?), row.get(1)?)))?;
+        let rows =
+            statement.query_map([transport_id.as_bytes()], |row| Ok((DeviceId(row.get(0)?), row.get(1)?)))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
@@ -267,8 +269,8 @@ impl Outbox {
         if transaction.execute(sql, params![submission, transport_id.as_bytes(), from_cache])? == 1 {
             for (identity, sealed) in boxes {
                 transaction.execute(
-                    "INSERT INTO box (transport_id, device, identity, digest, sealed, state, verified)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0)",
+                    "INSERT INTO box (transport_id, device, identity, digest, sealed, bytes, state, verified)
+                     VALUES (?1, ?2, ?3, ?4, ?5, length(?5), ?6, 0)",
                     params![
                         transport_id.as_bytes(),
                         sealed.device.as_bytes(),
@@ -293,7 +295,8 @@ impl Outbox {
         now_ms: u64,
     ) -> Result<(), SenderError> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let sql = "UPDATE submission SET stage = 2, failure = NULL, accepted = ?2 WHERE id = ?1 AND stage = 1";
+        let sql =
+            "UPDATE submission SET stage = 2, failure = NULL, accepted = ?2 WHERE id = ?1 AND stage = 1";
         transaction.execute(sql, params![submission, now_ms.cast_signed()])?;
         let sql = "UPDATE box SET sealed = NULL WHERE transport_id = ?1";
         transaction.execute(sql, [transport_id.as_bytes()])?;
@@ -325,7 +328,8 @@ impl Outbox {
         device: DeviceId,
     ) -> Result<Option<SentBox>, SenderError> {
         let sql = "SELECT identity, digest, state, verified FROM box WHERE transport_id = ?1 AND device = ?2";
-        let read = |row: &Row<'_>| Ok((row.get::<_, [u8; 32]>(0)?, row.get(1)?, row.get::<_, u8>(2)?, row.get(3)?));
+        let read =
+            |row: &Row<'_>| Ok((row.get::<_, [u8; 32]>(0)?, row.get(1)?, row.get::<_, u8>(2)?, row.get(3)?));
         let row: Option<(_, _, _, bool)> = self
             .connection
             .query_row(sql, params![transport_id.as_bytes(), device.as_bytes()], read)
@@ -368,9 +372,11 @@ impl Outbox {
 
     /// Transport ids of accepted submissions with a box whose end is not proven yet.
     pub(crate) fn unsettled(&self) -> Result<Vec<TransportId>, SenderError> {
-        let sql = "SELECT DISTINCT transport_id FROM box WHERE verified = 0 AND sealed IS NULL";
+        // Ends that are the relay's own word (expired, failed …) have no proof to wait for.
+        let sql =
+            "SELECT DISTINCT transport_id FROM box WHERE verified = 0 AND sealed IS NULL AND state <= ?1";
         let mut statement = self.connection.prepare_cached(sql)?;
-        let rows = statement.query_map([], |row| row.get(0).map(TransportId))?;
+        let rows = statement.query_map([DeliveryState::Opened.code()], |row| row.get(0).map(TransportId))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
@@ -425,16 +431,28 @@ impl Outbox {
         let mut rows = statement.query([])?;
         let mut alerts = Vec::new();
         while let Some(row) = rows.next()? {
-            alerts.push(AlertStatus {
-                submissions: self.submissions(row.get(0)?)?,
-                source: row.get(1)?,
-                notification: NotificationId(row.get(2)?),
-                revision: row.get::<_, i64>(3)?.cast_unsigned(),
-                created: time(row, 4)?,
-                expires_at: time(row, 5)?,
-            });
+            alerts.push(self.alert_of(row)?);
         }
         Ok(alerts)
+    }
+
+    /// Where the alert of a source event is.
+    pub(crate) fn alert(&self, source: &str) -> Result<Option<AlertStatus>, SenderError> {
+        let sql = "SELECT id, source, notification, revision, created, expires FROM alert WHERE source = ?1";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut rows = statement.query([source])?;
+        rows.next()?.map(|row| self.alert_of(row)).transpose()
+    }
+
+    fn alert_of(&self, row: &Row<'_>) -> Result<AlertStatus, SenderError> {
+        Ok(AlertStatus {
+            submissions: self.submissions(row.get(0)?)?,
+            source: row.get(1)?,
+            notification: NotificationId(row.get(2)?),
+            revision: row.get::<_, i64>(3)?.cast_unsigned(),
+            created: time(row, 4)?,
+            expires_at: time(row, 5)?,
+        })
     }
 
     fn submissions(&self, alert: i64) -> Result<Vec<SubmissionStatus>, SenderError> {
@@ -459,7 +477,9 @@ impl Outbox {
     }
 
     fn boxes(&self, transport_id: TransportId) -> Result<Vec<BoxStatus>, SenderError> {
-        let sql = "SELECT device, state, reason, verified, device_time FROM box WHERE transport_id = ?1 ORDER BY device";
+        let sql =
+            "SELECT device, state, reason, verified, device_time, bytes FROM box WHERE transport_id = ?1
+                   ORDER BY device";
         let mut statement = self.connection.prepare_cached(sql)?;
         let mut rows = statement.query([transport_id.as_bytes()])?;
         let mut boxes = Vec::new();
@@ -470,6 +490,7 @@ impl Outbox {
                 reason: row.get(2)?,
                 verified: row.get(3)?,
                 device_time: row.get::<_, Option<i64>>(4)?.map(|seconds| UnixTime(seconds.cast_unsigned())),
+                bytes: row.get::<_, i64>(5)?.cast_unsigned(),
             });
         }
         Ok(boxes)
@@ -501,11 +522,14 @@ fn next_revision(
     let subject = format!("{}|{subject}", alert.recipient);
     let as_of = alert.source.as_of.map(|time| time.0.cast_signed());
     let sql = "SELECT notification, revision, as_of FROM subject WHERE subject = ?1";
-    let read = |row: &Row<'_>| Ok((NotificationId(row.get(0)?), row.get::<_, i64>(1)?, row.get::<_, Option<i64>>(2)?));
-    let (id, revision) = match transaction.query_row(sql, [&subject], read).optional()? {
-        None => (NotificationId::random(rng), 1),
+    let read = |row: &Row<'_>| {
+        Ok((NotificationId(row.get(0)?), row.get::<_, i64>(1)?, row.get::<_, Option<i64>>(2)?))
+    };
+    let (id, revision, as_of) = match transaction.query_row(sql, [&subject], read).optional()? {
+        None => (NotificationId::random(rng), 1, as_of),
         Some((id, _, Some(known))) if as_of.is_some_and(|as_of| as_of < known) => return Ok(Err(id)),
-        Some((id, revision, _)) => (id, revision.saturating_add(1)),
+        // An event without a time takes nothing away from what is known of the ones before it.
+        Some((id, revision, known)) => (id, revision.saturating_add(1), as_of.or(known)),
     };
     let sql = "INSERT OR REPLACE INTO subject VALUES (?1, ?2, ?3, ?4)";
     transaction.execute(sql, params![subject, id.as_bytes(), revision, as_of])?;
@@ -538,7 +562,10 @@ fn set_box(transaction: &Transaction<'_>, news: &BoxNews) -> Result<bool, Sender
     if (verified && !news.verified) || (state == news.state && verified == news.verified) {
         return Ok(false);
     }
-    if !state.allows(news.state) && !(news.verified && !verified) {
+    // Held: nothing was heard of the box yet. The first word may come late, and be any.
+    let first_word = state == DeliveryState::Held;
+    let first_proof = news.verified && !verified;
+    if !(first_word || first_proof || state.allows(news.state)) {
         return Ok(false);
     }
     transaction.execute(
@@ -559,7 +586,9 @@ fn set_box(transaction: &Transaction<'_>, news: &BoxNews) -> Result<bool, Sender
 fn reseal(transaction: &Transaction<'_>, news: &BoxNews, reseals_max: u32) -> Result<(), SenderError> {
     let sql = "SELECT alert, reseals FROM submission WHERE transport_id = ?1";
     let read = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, u32>(1)?));
-    let Some((alert, reseals)) = transaction.query_row(sql, [news.transport_id.as_bytes()], read).optional()? else {
+    let Some((alert, reseals)) =
+        transaction.query_row(sql, [news.transport_id.as_bytes()], read).optional()?
+    else {
         return Ok(());
     };
     if reseals < reseals_max {
@@ -579,3 +608,6 @@ fn set_value(transaction: &Transaction<'_>, name: &str, value: &[u8]) -> Result<
 fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<UnixTime> {
     Ok(UnixTime(row.get::<_, i64>(column)?.cast_unsigned()))
 }
+
+#[cfg(test)]
+mod tests;

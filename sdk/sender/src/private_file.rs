@@ -66,8 +66,13 @@ pub fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, PrivateFileError>
 /// Writes a file that only its owner may read; it is durable when this returns.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), PrivateFileError> {
     let beside = path.with_extension("new");
+    // One that a crash left behind may have other permissions: it is not written to.
+    match std::fs::remove_file(&beside) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(&beside, error)),
+        _ => {}
+    }
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
+    options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let written = options.open(&beside).and_then(|mut file| {
@@ -76,8 +81,12 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), PrivateFileError> 
     });
     written.map_err(|error| io(&beside, error))?;
     std::fs::rename(&beside, path).map_err(|error| io(path, error))?;
-    match path.parent() {
-        Some(folder) => File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| io(folder, error)),
+    let folder =
+        path.parent().map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder });
+    match folder {
+        Some(folder) => {
+            File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| io(folder, error))
+        }
         None => Ok(()),
     }
 }

@@ -11,11 +11,11 @@ use sealpost_wire::delivery::DeliveryState;
 use sealpost_wire::id::TransportId;
 use sealpost_wire::key::VerifyingKey;
 
-use crate::{Party, Sender};
 use crate::directory::{Directory, Question, look_up};
 use crate::error::SenderError;
 use crate::http::Call;
 use crate::outbox::{BoxNews, ToSeal, ToSend};
+use crate::{Party, Sender};
 
 /// Submissions that one step takes up.
 const STEP_MAX: usize = 64;
@@ -63,7 +63,8 @@ impl Sender {
             tasks.push((one, seen));
         }
         let party = &self.party;
-        let outcomes = party.in_parallel(&tasks, |(one, seen), rng| party.seal_one(one, seen.as_deref(), rng));
+        let outcomes =
+            party.in_parallel(&tasks, |(one, seen), rng| party.seal_one(one, seen.as_deref(), rng));
         for ((one, _), outcome) in tasks.iter().zip(outcomes) {
             match outcome {
                 Ok(sealed) => {

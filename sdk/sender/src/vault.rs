@@ -45,7 +45,12 @@ impl Vault {
         Self(XChaCha20Poly1305::new(key.expose().into()))
     }
 
-    pub(crate) fn seal(&self, place: &[u8], value: &[u8], rng: &mut dyn CryptoRng) -> Result<Vec<u8>, SenderError> {
+    pub(crate) fn seal(
+        &self,
+        place: &[u8],
+        value: &[u8],
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Vec<u8>, SenderError> {
         let mut nonce = [0; NONCE_BYTES];
         rng.fill_bytes(&mut nonce);
         let payload = Payload { msg: value, aad: place };

@@ -49,9 +49,10 @@ impl Platform for FilePlatform {
 
     fn generation(&self) -> Result<u64, PlatformError> {
         match std::fs::read_to_string(self.folder.join(GENERATION_FILE)) {
-            Ok(text) => {
-                text.trim().parse().map_err(|_| PlatformError::KeyFile("the generation is not a number".to_owned()))
-            }
+            Ok(text) => text
+                .trim()
+                .parse()
+                .map_err(|_| PlatformError::KeyFile("the generation is not a number".to_owned())),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
             Err(error) => Err(error.into()),
         }
@@ -84,7 +85,8 @@ fn check_private(file: &File, path: &Path) -> Result<(), PlatformError> {
     {
         let mode = std::os::unix::fs::PermissionsExt::mode(&file.metadata()?.permissions());
         if mode & 0o077 != 0 {
-            let text = format!("{} can be read by others (mode {:o}); make it 0600", path.display(), mode & 0o777);
+            let text =
+                format!("{} can be read by others (mode {:o}); make it 0600", path.display(), mode & 0o777);
             return Err(PlatformError::KeyFile(text));
         }
     }
