@@ -39,8 +39,8 @@ impl<K: Clone + Eq + Hash> Bells<K> {
         }
     }
 
-    /// Asks `look` until it finds something, whenever the bell of `key` rings, for at most `longest`, or until `end`.
-    /// The last look is the answer then, whatever it found.
+    /// Asks `look` until it finds something, whenever the bell of `key` rings, for at most `longest`, or
+    /// until `end`. The last look is the answer then, whatever it found.
     pub(crate) async fn wait<T, E>(
         &self,
         key: K,

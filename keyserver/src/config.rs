@@ -22,8 +22,8 @@ pub const WAIT_SECONDS_MAX: u64 = 60;
 pub struct Config {
     /// Address and port to listen at; port 0 takes any free one.
     pub listen: SocketAddr,
-    /// The address that clients use: the audience of their assertions, the authority in signed requests. Without it,
-    /// the address that is listened at.
+    /// The address that clients use: the audience of their assertions, the authority in signed requests.
+    /// Without it, the address that is listened at.
     pub public_url: Option<PublicUrl>,
     /// Folder of the store.
     pub data: PathBuf,
@@ -63,7 +63,8 @@ pub struct Limits {
     pub one_time_prekeys_max: u64,
     /// Ids of prekeys that are remembered for one device, of used ones too.
     pub remembered_prekeys_max: u64,
-    /// How long an expired ticket and what claimed it are kept (seconds): an enroller may countersign until then.
+    /// How long an expired ticket and what claimed it are kept (seconds): an enroller may countersign until
+    /// then.
     pub ticket_kept_seconds: u64,
     /// Time between two looks for what has expired (seconds).
     pub expiry_seconds: u64,

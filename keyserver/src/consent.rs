@@ -95,8 +95,8 @@ pub fn check(consent: &Consent, now: UnixTime) -> Result<(), ConsentError> {
     Ok(())
 }
 
-/// Whether `new` may stand in place of `recorded`: a repeated request that comes late must not bring back what the
-/// recipient has withdrawn since.
+/// Whether `new` may stand in place of `recorded`: a repeated request that comes late must not bring back
+/// what the recipient has withdrawn since.
 ///
 /// # Errors
 /// [`ConsentError::Superseded`].

@@ -20,7 +20,8 @@ pub struct Device {
     pub record: Base64Url,
     /// The ticket that it claimed.
     pub ticket: TicketId,
-    /// What authenticates its requests, taken out of the record so that no signature is verified for each of them.
+    /// What authenticates its requests, taken out of the record so that no signature is verified for each of
+    /// them.
     pub request_key: Base64Url,
     /// What signs its prekeys.
     pub identity_key: Base64Url,

@@ -132,8 +132,8 @@ impl NewSet {
     }
 }
 
-/// A set lives on when its signer's certificate has expired or its key was retired; a new set by such a key is refused,
-/// and so is a signature that is dated back to before the end.
+/// A set lives on when its signer's certificate has expired or its key was retired; a new set by such a key
+/// is refused, and so is a signature that is dated back to before the end.
 fn check_signer(
     certificate: &Certificate,
     issued: UnixTime,

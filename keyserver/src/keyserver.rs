@@ -1,15 +1,15 @@
 //! The keyserver as a whole: what its routes share, how it starts and how it ends.
 
 use std::collections::HashMap;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
 use axum::Router;
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use sealpost_service::access::Authority;
-use sealpost_service::clock::{MonotonicClock, SystemClock};
+use sealpost_service::clock::MonotonicClock;
 use sealpost_service::config::{ConfigError, PublicUrl, SecretKey};
 use sealpost_service::device_request::DeviceDoor;
 use sealpost_service::engine::{EngineError, OpenError};
@@ -50,21 +50,19 @@ pub enum KeyserverError {
 }
 
 /// What the routes share.
-#[derive(Debug)]
 pub struct Keyserver {
     pub(crate) store: Store,
     pub(crate) tenants: Arc<Tenants>,
     pub(crate) policies: HashMap<TenantId, ConsentPolicy>,
     pub(crate) authority: Authority,
     pub(crate) door: DeviceDoor,
-    pub(crate) clock: Arc<MonotonicClock<SystemClock>>,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) limits: Limits,
     pub(crate) metrics: KeyserverMetrics,
     pub(crate) shutdown: Shutdown,
 }
 
 /// A keyserver that is open and not yet serving.
-#[derive(Debug)]
 pub struct OpenKeyserver {
     keyserver: Arc<Keyserver>,
     router: Router,
@@ -72,12 +70,24 @@ pub struct OpenKeyserver {
     config: Config,
 }
 
+impl fmt::Debug for OpenKeyserver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenKeyserver").field("listener", &self.listener).finish_non_exhaustive()
+    }
+}
+
 impl OpenKeyserver {
-    /// Binds the listener and opens the store. `restored` says that the store was restored from a copy.
+    /// Binds the listener and opens the store. `restored` says that the store was restored from a copy;
+    /// `clock` may go back, what is decided by it does not.
     ///
     /// # Errors
     /// See [`KeyserverError`].
-    pub async fn open(config: Config, restored: bool, shutdown: Shutdown) -> Result<Self, KeyserverError> {
+    pub async fn open<C: Clock + 'static>(
+        config: Config,
+        restored: bool,
+        shutdown: Shutdown,
+        clock: C,
+    ) -> Result<Self, KeyserverError> {
         config.check()?;
         let metrics = Metrics::for_process()?;
         let mut rng = UnwrapErr(SysRng);
@@ -89,9 +99,10 @@ impl OpenKeyserver {
 
         sealpost_service::config::create_private_folder(&config.data)?;
         let store = Store::open(&config.data, restored, &metrics).await?;
-        // Replay windows that were closed once stay closed, also when the machine's clock was set back meanwhile.
-        let clock = MonotonicClock::starting_at(SystemClock, store.last_time_millis(&tenants)?);
-        let clock = Arc::new(clock);
+        // Replay windows that were closed once stay closed, also when the machine's clock was set back
+        // meanwhile.
+        let clock = MonotonicClock::starting_at(clock, store.last_time_millis(&tenants)?);
+        let clock: Arc<dyn Clock> = Arc::new(clock);
         store.restore_statuses(&tenants, clock.now())?;
 
         let listener = Listener::bind(config.listen).await?;
@@ -103,7 +114,7 @@ impl OpenKeyserver {
             tenants,
             policies,
             authority,
-            door: DeviceDoor::new(&public_url, clock.now(), &metrics)?,
+            door: DeviceDoor::new(&public_url, clock.now().plus(1), &metrics)?,
             clock,
             limits: config.limits.clone(),
             metrics: KeyserverMetrics::register(&metrics)?,
@@ -134,11 +145,18 @@ impl OpenKeyserver {
         {
             tracing::warn!(%unfinished, "draining took too long");
         }
-        // Ends by itself once the shutdown has begun; what it has handed to the store is finished by the store.
+        // Ends by itself once the shutdown has begun; what it has handed to the store is finished by the
+        // store.
         let _ = expiry.await;
         // Blocks for one commit; nothing else runs any more.
         self.keyserver.store.shutdown();
         tracing::info!("stopped");
+    }
+}
+
+impl fmt::Debug for Keyserver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keyserver").field("store", &self.store).finish_non_exhaustive()
     }
 }
 

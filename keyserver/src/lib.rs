@@ -1,16 +1,16 @@
 //! The keyserver: tenants' enrolments, device sets, prekeys and consents.
 //!
 //! # In scope
-//! Tickets and claims, countersigned device sets changed by compare-and-swap, prekeys of which each one-time key is
-//! handed out once, consent checked at look-up, tenant statuses, access tokens.
+//! Tickets and claims, countersigned device sets changed by compare-and-swap, prekeys of which each one-time
+//! key is handed out once, consent checked at look-up, tenant statuses, access tokens.
 //!
 //! # Out of scope
-//! Messages, push tokens, and every private key: what is stored here is public or a hash, and whatever a sender or
-//! device takes from here it verifies against the tenant's root.
+//! Messages, push tokens, and every private key: what is stored here is public or a hash, and whatever a
+//! sender or device takes from here it verifies against the tenant's root.
 //!
 //! # One way through
-//! A request goes from `routes` to a decision (`ticket`, `device_set`, `prekey`, `consent`: no I/O), which the store
-//! runs in one transaction, and its result becomes the answer.
+//! A request goes from `routes` to a decision (`ticket`, `device_set`, `prekey`, `consent`: no I/O), which
+//! the store runs in one transaction, and its result becomes the answer.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod config;

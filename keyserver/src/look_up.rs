@@ -18,8 +18,8 @@ pub enum LookUpOutcome {
     ConsentMissing,
 }
 
-/// A recipient's set, with the prekeys that this look-up gets: rows as they were stored, to be unfolded outside the
-/// writer thread.
+/// A recipient's set, with the prekeys that this look-up gets: rows as they were stored, to be unfolded
+/// outside the writer thread.
 #[derive(Debug)]
 pub struct Found {
     /// The set.

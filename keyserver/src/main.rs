@@ -1,31 +1,47 @@
 //! `sealpost-keyserver`: enrolments, device sets, prekeys and consents of its tenants.
 
+use std::io::{self, BufWriter};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use sealpost_keyserver::config::Config;
 use sealpost_keyserver::keyserver::{KeyserverError, OpenKeyserver};
+use sealpost_keyserver::store::dump;
+use sealpost_service::clock::SystemClock;
 use sealpost_service::shutdown::Shutdown;
 use sealpost_service::telemetry::init_logs;
 
-/// The Sealpost keyserver. It hands out public keys that a hospital has countersigned; it has none that opens a message.
+/// The Sealpost keyserver. It hands out public keys that a hospital has countersigned; it has none that opens
+/// a message.
 ///
-/// Once it listens, it prints one line of JSON to standard output: {"listening":"ADDRESS"}. Logs go to standard error.
-/// SIGTERM drains: /readyz answers 503, running requests finish, the store is closed. A second one hurries.
+/// Once it listens, it prints one line of JSON to standard output: {"listening":"ADDRESS"}. Logs go to
+/// standard error. SIGTERM drains: /readyz answers 503, running requests finish, the store is closed. A
+/// second one hurries.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
     /// The configuration file (TOML); deploy/keyserver.toml is a sample with every key.
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
     /// Check the configuration and end: 0 when it is good.
     #[arg(long)]
     check: bool,
-    /// The store was restored from a copy: one-time prekeys in it may have been handed out since, drop them. Devices
-    /// upload new ones.
+    /// The store was restored from a copy: one-time prekeys in it may have been handed out since, drop them.
+    /// Devices upload new ones.
     #[arg(long)]
     restored: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print every row of the store, decoded, one JSON object a line:
+    /// {"keyspace":…,"key":hex,"value":base64}.
+    ///
+    /// Refused while a keyserver has the store.
+    Dump,
 }
 
 #[tokio::main]
@@ -40,13 +56,17 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
-    let config = Config::load(&arguments.config)?;
+    let path = arguments.config.as_ref().ok_or("--config FILE is needed; --help tells more")?;
+    let config = Config::load(path)?;
     if arguments.check {
         return Ok(());
     }
+    if let Some(Command::Dump) = arguments.command {
+        return Ok(dump(&config.data, BufWriter::new(io::stdout().lock()))?);
+    }
     init_logs(&config.log)?;
     let shutdown = Shutdown::on_signals()?;
-    let keyserver = OpenKeyserver::open(config, arguments.restored, shutdown).await?;
+    let keyserver = OpenKeyserver::open(config, arguments.restored, shutdown, SystemClock).await?;
     keyserver.listener().announce().map_err(KeyserverError::from)?;
     keyserver.serve().await;
     Ok(())

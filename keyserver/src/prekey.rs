@@ -1,8 +1,9 @@
 //! Prekeys: what an upload adds, and which one a look-up takes.
 //!
-//! One-time prekeys of a device and suite are a queue with dense numbers: a look-up takes the number at the head, so
-//! that no key is given twice, and neither taking nor counting searches the store. Ids of all prekeys, taken or not,
-//! are remembered until nothing sealed to them can be opened any more: none comes back.
+//! One-time prekeys of a device and suite are a queue with dense numbers: a look-up takes the number at the
+//! head, so that no key is given twice, and neither taking nor counting searches the store. Ids of all
+//! prekeys, taken or not, are remembered until nothing sealed to them can be opened any more: none comes
+//! back.
 
 use sealpost_wire::api::keyserver::{PrekeyCount, PrekeyUpload};
 use sealpost_wire::base64url::Base64Url;
@@ -31,7 +32,8 @@ pub enum UploadError {
     /// A leaf has expired, or lives for too long.
     #[error("a prekey has expired or lives for too long")]
     Expiry,
-    /// A leaf does not fit: a suite that the record does not list, two signed prekeys of one suite, a key twice.
+    /// A leaf does not fit: a suite that the record does not list, two signed prekeys of one suite, a key
+    /// twice.
     #[error("the field {0} has a value that is not allowed")]
     Value(&'static str),
     /// A prekey was uploaded before, in another batch.
@@ -160,8 +162,8 @@ fn check_leaf(leaf: &PrekeyLeaf, suites: &[Suite], now: UnixTime) -> Result<(), 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stock {
-    /// The store's incarnation that the one-time prekeys belong to: those of an earlier one may have been taken in the
-    /// life that a restore has cut off.
+    /// The store's incarnation that the one-time prekeys belong to: those of an earlier one may have been
+    /// taken in the life that a restore has cut off.
     pub incarnation: u64,
     /// Ids that are remembered.
     pub remembered: u64,
@@ -212,7 +214,8 @@ impl Stock {
         Self { incarnation, remembered: 0, suites: suites.collect() }
     }
 
-    /// Takes note of the store's incarnation, and gives the numbers of one-time prekeys that a restore has voided.
+    /// Takes note of the store's incarnation, and gives the numbers of one-time prekeys that a restore has
+    /// voided.
     pub fn enter(&mut self, incarnation: u64) -> Vec<(Suite, std::ops::Range<u64>)> {
         if self.incarnation == incarnation {
             return Vec::new();
@@ -249,7 +252,7 @@ impl Stock {
         let count = |stock: &SuiteStock| PrekeyCount {
             suite: stock.suite,
             one_time: u32::try_from(stock.tail - stock.head).unwrap_or(u32::MAX),
-            signed_until: stock.signed.map(|signed| signed.seal_until).filter(|until| *until >= now),
+            signed_until: stock.signed.map(|signed| signed.seal_until).filter(|until| *until > now),
         };
         self.suites.iter().map(count).collect()
     }
@@ -283,8 +286,9 @@ impl Stock {
 }
 
 impl SuiteStock {
-    /// Takes one-time prekeys from the head until one may still be sealed to: gives the numbers to remove, of which the
-    /// last is the one to hand out, if any is. `seal_until` tells when the prekey with a number ends.
+    /// Takes one-time prekeys from the head until one may still be sealed to: gives the numbers to remove, of
+    /// which the last is the one to hand out, if any is. `seal_until` tells when the prekey with a number
+    /// ends.
     pub fn take(&mut self, now: UnixTime, mut seal_until: impl FnMut(u64) -> Option<UnixTime>) -> Taken {
         let mut expired = Vec::new();
         while self.head < self.tail && expired.len() < EXPIRED_PER_TAKE_MAX {

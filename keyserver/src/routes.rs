@@ -1,4 +1,5 @@
-//! The keyserver's routes. Each names who may ask, parses, hands over to a decision and the store, and answers.
+//! The keyserver's routes. Each names who may ask, parses, hands over to a decision and the store, and
+//! answers.
 
 mod clients;
 mod devices;

@@ -1,9 +1,11 @@
-//! The keyserver's store: one method for each change of state, each of them one transaction with its audit row.
+//! The keyserver's store: one method for each change of state, each of them one transaction with its audit
+//! row.
 //!
-//! Changes are decided on the store's one writer thread, against everything that was decided before: two of them never
-//! race. Reads see the last durable state.
+//! Changes are decided on the store's one writer thread, against everything that was decided before: two of
+//! them never race. Reads see the last durable state.
 
 mod consents;
+mod dump;
 mod enrolment;
 mod expiry;
 mod prekeys;
@@ -32,6 +34,7 @@ use crate::device::Device;
 use crate::prekey::{Stock, UploadError};
 use crate::ticket::{Ticket, TicketError};
 
+pub use self::dump::{DumpError, dump};
 pub use self::expiry::Expired;
 pub use self::prekeys::LookUpRequest;
 
@@ -68,8 +71,8 @@ static KEYSPACES: [Keyspace; 12] = [
 
 const SHARED: SharedKeyspaces = SharedKeyspaces { assertions: ASSERTIONS, statuses: STATUSES, audit: AUDIT };
 
-/// Why a change was not made, or a read gave nothing. Whether a retry can help is said by [`Refusal`], which it
-/// becomes.
+/// Why a change was not made, or a read gave nothing. Whether a retry can help is said by [`Refusal`], which
+/// it becomes.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// There is no such row.
@@ -129,8 +132,8 @@ enum BellKey {
 }
 
 impl Store {
-    /// Opens or creates the store in `folder`. With `restored`, it is marked as restored from a copy first: one-time
-    /// prekeys that are in it may have been handed out since, and are void.
+    /// Opens or creates the store in `folder`. With `restored`, it is marked as restored from a copy first:
+    /// one-time prekeys that are in it may have been handed out since, and are void.
     ///
     /// # Errors
     /// See [`OpenError`]; a store that cannot be marked as restored is reported as one that cannot be opened.
@@ -295,6 +298,15 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<(u64, AuditRow)>, EngineError> {
         audit::rows(&self.engine, AUDIT, tenant, after, limit)
+    }
+
+    /// Shows every row to `visit` as (keyspace, key, value): for exports, and for looking for what must not
+    /// be there.
+    ///
+    /// # Errors
+    /// [`EngineError::Read`].
+    pub fn dump(&self, visit: impl FnMut(&'static str, &[u8], &[u8])) -> Result<(), EngineError> {
+        self.engine.dump(visit)
     }
 
     fn read<T: serde::de::DeserializeOwned>(&self, keyspace: Keyspace, key: &[u8]) -> Result<T, StoreError> {

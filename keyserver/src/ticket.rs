@@ -16,7 +16,8 @@ use sealpost_wire::ticket::ClaimToken;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 
-/// Different enrolments that claim one ticket. Two already mean that its secret leaked; the others tell how widely.
+/// Different enrolments that claim one ticket. Two already mean that its secret leaked; the others tell how
+/// widely.
 pub const CLAIMS_PER_TICKET_MAX: usize = 4;
 
 /// The enroller's clock may be ahead of this server's by this much (seconds).
@@ -139,7 +140,8 @@ impl Ticket {
     }
 }
 
-/// A claim that was read and whose record verifies; whether its token is the ticket's is for [`Ticket::claim`].
+/// A claim that was read and whose record verifies; whether its token is the ticket's is for
+/// [`Ticket::claim`].
 #[derive(Clone, Debug)]
 pub struct ClaimRequest {
     /// SHA-256 of the claim token.

@@ -30,7 +30,7 @@ pub(super) async fn put_status(
     JsonBody(body): JsonBody<StatusBody>,
 ) -> Result<Json<Done>, Refusal> {
     caller.require(&[Role::Revoker])?;
-    let clock = keyserver.clock.as_ref();
+    let clock = &*keyserver.clock;
     keyserver.store.put_status(caller.tenant(), body.status.as_ref(), &caller.actor(), clock).await?;
     Ok(Json(Done {}))
 }

@@ -13,7 +13,6 @@ use sealpost_service::problem::{ProblemCode, Refusal};
 use sealpost_service::tenants::Tenant;
 use sealpost_wire::api::keyserver::{DeviceState, PrekeyUpload, PrekeysStored};
 use sealpost_wire::base64url::Base64Url;
-use sealpost_wire::clock::Clock as _;
 use sealpost_wire::id::DeviceId;
 use sealpost_wire::prekey::PrekeyKind;
 
@@ -102,7 +101,8 @@ pub(super) struct Signed {
 }
 
 impl Signed {
-    /// The tenant of the device, if it is the one in the path. Another one is nothing that this device knows of.
+    /// The tenant of the device, if it is the one in the path. Another one is nothing that this device knows
+    /// of.
     fn of(&self, in_path: DeviceId) -> Result<&Arc<Tenant>, Refusal> {
         if self.device == in_path { Ok(&self.tenant) } else { Err(ProblemCode::NotFound.into()) }
     }

@@ -12,7 +12,6 @@ use sealpost_service::parameter::{InPath, InQuery};
 use sealpost_service::problem::{ProblemCode, Refusal};
 use sealpost_wire::api::keyserver::{ClaimBody, CloseBody, TicketBody, TicketState};
 use sealpost_wire::certificate::Role;
-use sealpost_wire::clock::Clock as _;
 use sealpost_wire::id::TicketId;
 use sealpost_wire::ticket::ClaimToken;
 
@@ -51,8 +50,8 @@ pub(super) async fn ticket(
     Ok(Json(ticket.state(id)))
 }
 
-/// The device has no credentials yet but the claim token. A wrong token, an unknown ticket and an unknown tenant are
-/// told alike.
+/// The device has no credentials yet but the claim token. A wrong token, an unknown ticket and an unknown
+/// tenant are told alike.
 pub(super) async fn claim(
     State(keyserver): State<Arc<Keyserver>>,
     InPath(id): InPath<TicketId>,

@@ -14,7 +14,6 @@ use sealpost_service::problem::{ProblemCode, Refusal};
 use sealpost_wire::api::keyserver::{Consent, ConsentList, DeviceSetBody, DeviceSetState, LookUp, LookedUp};
 use sealpost_wire::base64url::Base64Url;
 use sealpost_wire::certificate::Role;
-use sealpost_wire::clock::Clock as _;
 use sealpost_wire::id::RecipientId;
 use sealpost_wire::limits::DEVICES_PER_SET_MAX;
 

@@ -105,8 +105,8 @@ impl Store {
         decided.await?
     }
 
-    /// Puts a device set in the place of the one that it was judged against: admits what it adds, closes their tickets,
-    /// removes what it leaves out.
+    /// Puts a device set in the place of the one that it was judged against: admits what it adds, closes
+    /// their tickets, removes what it leaves out.
     ///
     /// # Errors
     /// [`StoreError::VersionConflict`] when another set is stored, [`StoreError::ClaimMissing`].
@@ -208,7 +208,8 @@ impl Members<'_> {
         let device = device.filter(|device| device.standing == Standing::Pending);
         let mut device = device.ok_or(StoreError::ClaimMissing)?;
         device.standing = Standing::Admitted { recipient: self.recipient, admission };
-        // A ticket is used once: its other claims are declined, so that none of them can be admitted after this one.
+        // A ticket is used once: its other claims are declined, so that none of them can be admitted after
+        // this one.
         let ticket: Option<Ticket> = row::find(self.view, TICKETS, &row::ticket(self.tenant, device.ticket))?;
         if let Some(ticket) = ticket {
             close(self.view, self.bells, self.tenant, device.ticket, ticket, Some(id))?;

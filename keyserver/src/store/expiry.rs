@@ -31,8 +31,8 @@ pub struct Expired {
 }
 
 impl Store {
-    /// Forgets what is over, one step of it: used assertions that could not be shown again, tickets and what claimed
-    /// them, prekeys that nothing may be sealed to or opened with.
+    /// Forgets what is over, one step of it: used assertions that could not be shown again, tickets and what
+    /// claimed them, prekeys that nothing may be sealed to or opened with.
     ///
     /// # Errors
     /// What the engine says.

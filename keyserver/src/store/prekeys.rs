@@ -64,8 +64,8 @@ impl Store {
         decided.await?
     }
 
-    /// Looks a recipient up: the set, and for each of its devices that is not revoked the signed prekeys and, if asked
-    /// for, one-time prekeys that nobody else gets.
+    /// Looks a recipient up: the set, and for each of its devices that is not revoked the signed prekeys and,
+    /// if asked for, one-time prekeys that nobody else gets.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] when the recipient has no set.

@@ -1,0 +1,140 @@
+//! A device as it talks to the keyserver.
+
+use http::Method;
+use sealpost_wire::admission::Admission;
+use sealpost_wire::api::keyserver::{ClaimBody, DeviceState, PrekeyUpload, PrekeysStored};
+use sealpost_wire::base64url::Base64Url;
+use sealpost_wire::clock::UnixTime;
+use sealpost_wire::http_signature::{self, RequestParts};
+use sealpost_wire::id::{DeviceId, TenantId};
+use sealpost_wire::key::{P256SigningKey, RequestSigningKey, SignRequest as _, SigningKey};
+use sealpost_wire::message::Suite;
+use sealpost_wire::prekey::{PrekeyKind, PrekeyLeaf, sign_batch};
+use sealpost_wire::record::{DeviceRecord, enrol};
+use sealpost_wire::ticket::TicketSecret;
+
+use crate::client::{Answer, Call, Http};
+use crate::world::{Certified, World, rng};
+
+pub struct TestDevice {
+    pub tenant: TenantId,
+    pub id: DeviceId,
+    pub identity: SigningKey,
+    pub request: RequestSigningKey,
+    pub record: Vec<u8>,
+    pub secret: TicketSecret,
+}
+
+impl TestDevice {
+    pub fn new(tenant: &TenantId, secret: &TicketSecret, created: UnixTime) -> Self {
+        Self::with_suites(tenant, secret, created, vec![Suite::Classical])
+    }
+
+    pub fn with_suites(
+        tenant: &TenantId,
+        secret: &TicketSecret,
+        created: UnixTime,
+        suites: Vec<Suite>,
+    ) -> Self {
+        let identity = SigningKey::generate(&mut rng());
+        let request = RequestSigningKey::P256(P256SigningKey::generate(&mut rng()));
+        let id = DeviceId::random(&mut rng());
+        let record = DeviceRecord {
+            tenant: tenant.clone(),
+            ticket: secret.ticket_id(),
+            device: id,
+            identity_key: identity.verifying_key(),
+            request_key: request.request_key(),
+            suites,
+            relay: "https://relay.example".to_owned(),
+            created,
+        };
+        let record = record.sign(&identity).unwrap();
+        Self { tenant: tenant.clone(), id, identity, request, record, secret: secret.clone() }
+    }
+
+    pub fn claim_body(&self) -> ClaimBody {
+        ClaimBody {
+            claim_token: Base64Url(self.secret.claim_token().expose().to_vec()),
+            enrolment: Base64Url(self.enrolment()),
+        }
+    }
+
+    pub fn enrolment(&self) -> Vec<u8> {
+        enrol(&self.record, &self.secret.binding_key())
+    }
+
+    pub async fn claim(&self, http: &Http) -> Answer {
+        let path = format!("/v1/tickets/{}/claims", self.secret.ticket_id());
+        http.send(Call::json(Method::POST, &path, &self.claim_body())).await
+    }
+
+    pub fn admission(&self, enrol: &Certified, issued: UnixTime) -> Base64Url {
+        Base64Url(Admission::sign(&self.tenant, &self.record, issued, &enrol.key, &enrol.certificate))
+    }
+
+    /// The call with the headers of its signature.
+    pub fn sign(&self, http: &Http, call: Call, created: UnixTime) -> Call {
+        let (path, query) = match call.path.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (call.path.as_str(), None),
+        };
+        let parts = RequestParts {
+            method: call.method.as_str(),
+            authority: http.base().strip_prefix("http://").unwrap(),
+            path,
+            query,
+            body: &call.body,
+        };
+        let signed = http_signature::sign(&parts, &self.tenant, self.id, &self.request, created, &mut rng());
+        call.header("content-digest", signed.content_digest)
+            .header("signature-input", signed.signature_input)
+            .header("signature", signed.signature)
+    }
+
+    pub async fn send(&self, world: &World, call: Call) -> Answer {
+        world.http.send(self.sign(&world.http, call, world.now())).await
+    }
+
+    pub fn state_call(&self, wait: u64) -> Call {
+        Call::new(Method::GET, &format!("/v1/devices/{}?wait={wait}", self.id))
+    }
+
+    pub async fn state(&self, world: &World) -> DeviceState {
+        self.send(world, self.state_call(0)).await.expect(200)
+    }
+
+    pub fn leaf(&self, suite: Suite, kind: PrekeyKind, now: UnixTime) -> PrekeyLeaf {
+        let mut key = vec![0; suite.public_key_bytes()];
+        rand_core::Rng::fill_bytes(&mut rng(), &mut key);
+        let seal_until = now.plus(60 * 86_400);
+        PrekeyLeaf { device: self.id, suite, kind, key, seal_until, open_until: seal_until.plus(30 * 86_400) }
+    }
+
+    pub fn upload_of(&self, leaves: &[PrekeyLeaf], created: UnixTime) -> PrekeyUpload {
+        let leaves: Vec<_> = leaves.iter().map(PrekeyLeaf::to_bytes).collect();
+        let batch = sign_batch(&self.tenant, self.id, &leaves, created, &self.identity).unwrap();
+        PrekeyUpload {
+            batch: Base64Url(batch),
+            leaves: leaves.into_iter().map(Base64Url).collect(),
+            replace: false,
+        }
+    }
+
+    /// A signed prekey and `one_time` others, of one suite.
+    pub fn batch(&self, suite: Suite, one_time: usize, now: UnixTime) -> PrekeyUpload {
+        let mut leaves = vec![self.leaf(suite, PrekeyKind::Signed, now)];
+        leaves.extend((0..one_time).map(|_| self.leaf(suite, PrekeyKind::OneTime, now)));
+        self.upload_of(&leaves, now)
+    }
+
+    pub async fn put_prekeys(&self, world: &World, upload: &PrekeyUpload) -> Answer {
+        let path = format!("/v1/devices/{}/prekeys", self.id);
+        self.send(world, Call::json(Method::PUT, &path, upload)).await
+    }
+
+    pub async fn upload(&self, world: &World, one_time: usize) -> PrekeysStored {
+        let upload = self.batch(Suite::Classical, one_time, world.now());
+        self.put_prekeys(world, &upload).await.expect(200)
+    }
+}
