@@ -394,3 +394,65 @@ impl PrekeyRow {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixTime = UnixTime(1_000_000);
+
+    fn queue(tail: u64) -> SuiteStock {
+        SuiteStock { suite: Suite::Classical, head: 0, tail, signed: None }
+    }
+
+    #[test]
+    fn numbers_are_taken_in_order_and_each_once() {
+        let mut stock = queue(3);
+        let good = |_| Some(NOW.plus(1));
+        let taken = [(); 4].map(|()| stock.take(NOW, good).number);
+        assert_eq!(taken, [Some(0), Some(1), Some(2), None]);
+    }
+
+    #[test]
+    fn expired_numbers_are_passed_over_a_few_at_a_time() {
+        let mut stock = queue(100);
+        let until = |number| Some(if number < 20 { NOW } else { NOW.plus(1) });
+        let first = stock.take(NOW, until);
+        assert_eq!((first.expired.len(), first.number), (EXPIRED_PER_TAKE_MAX, None));
+        let second = stock.take(NOW, until);
+        assert_eq!((second.expired, second.number), (vec![16, 17, 18, 19], Some(20)));
+        // A row that is not there is as good as expired.
+        assert_eq!(stock.take(NOW, |_| None).number, None);
+    }
+
+    #[test]
+    fn another_incarnation_voids_what_waits_and_keeps_what_is_remembered() {
+        let mut stock = Stock::empty(&[Suite::Hybrid, Suite::Classical], 1);
+        stock.remembered = 5;
+        stock.suites[1].tail = 3;
+        stock.suites[1].signed = Some(SignedStock { created: NOW, seal_until: NOW.plus(10) });
+        assert!(stock.enter(1).is_empty());
+        assert_eq!(stock.enter(2), [(Suite::Hybrid, 0..0), (Suite::Classical, 0..3)]);
+        assert!(stock.enter(2).is_empty());
+        let counts = stock.counts(NOW);
+        assert_eq!((counts[1].one_time, counts[1].signed_until), (0, Some(NOW.plus(10))));
+        assert_eq!(stock.remembered, 5);
+    }
+
+    #[test]
+    fn rows_are_read_back_and_cut_off_ones_are_not() {
+        let row = PrekeyRow {
+            batch: [1; 16],
+            seal_until: NOW,
+            index: 7,
+            path: vec![Digest([2; 32]), Digest([3; 32])],
+            leaf: vec![4; 40],
+        };
+        let bytes = row.to_bytes();
+        assert_eq!(PrekeyRow::read(&bytes), Some(row));
+        assert_eq!(PrekeyRow::seal_until_of(&bytes), Some(NOW));
+        for length in 0..27 + 64 {
+            assert_eq!(PrekeyRow::read(&bytes[..length]), None, "{length}");
+        }
+    }
+}

@@ -8,7 +8,7 @@
 use sealpost_wire::api::keyserver::TicketState;
 use sealpost_wire::base64url::Base64Url;
 use sealpost_wire::clock::UnixTime;
-use sealpost_wire::error::TrustError;
+use sealpost_wire::error::{FormatError, TrustError};
 use sealpost_wire::id::{DeviceId, Digest, TicketId};
 use sealpost_wire::limits::TICKET_LIFETIME_SECONDS;
 use sealpost_wire::record::{DeviceRecord, Enrolment};
@@ -162,7 +162,7 @@ impl ClaimRequest {
     pub fn read(ticket: TicketId, token: &ClaimToken, enrolment: Base64Url) -> Result<Self, TrustError> {
         let read = Enrolment::read(enrolment.as_ref())?;
         if read.record().ticket != ticket {
-            return Err(TrustError::WrongDevice);
+            return Err(FormatError::WrongValue("ticket").into());
         }
         let (record, record_bytes) = (read.record().clone(), read.record_bytes().to_vec());
         Ok(Self { token: token.digest(), record, record_bytes, enrolment })

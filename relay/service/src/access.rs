@@ -2,7 +2,7 @@
 //! and show it with each request (RFC 6750).
 //!
 //! ```text
-//! certificate + assertion -> verified, jti claimed in the store -> access token (at most 5 minutes) -> Access
+//! certificate + assertion -> verified -> jti claimed in the store -> access token (5 minutes) -> Access
 //! ```
 //! A token is verified once and then found by its hash. What can change while it lives, the tenant's
 //! revocations, is asked with every request.
