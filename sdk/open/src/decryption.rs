@@ -70,10 +70,10 @@ fn decrypt_with<K: Kem>(
     Ok(buffer)
 }
 
-/// Whether X25519 with this public key gives zeros whatever the private key: the u coordinates of order 1, 2, 4 and 8 on
-/// Curve25519 and its twist, and their forms that are not reduced (RFC 7748 section 6.1 lets an implementation refuse
-/// them). HPKE demands the check for X25519 (RFC 9180 section 7.1.4); drafts of X-Wing left it open, so it is made here
-/// for both suites, and every implementation refuses the same messages.
+/// Whether X25519 with this public key gives zeros whatever the private key: the u coordinates of order 1, 2,
+/// 4 and 8 on Curve25519 and its twist, and their forms that are not reduced (RFC 7748 section 6.1 lets an
+/// implementation refuse them). HPKE demands the check for X25519 (RFC 9180 section 7.1.4); drafts of X-Wing
+/// left it open, so it is made here for both suites, and every implementation refuses the same messages.
 fn is_small_order(public_key: &[u8; X25519_BYTES]) -> bool {
     let mut reduced = *public_key;
     if let Some(highest) = reduced.last_mut() {

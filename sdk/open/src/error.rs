@@ -4,8 +4,8 @@ use sealpost_wire::error::{FormatError, TrustError};
 use sealpost_wire::padding::PaddingError;
 use sealpost_wire::payload::MessageError;
 
-/// Why a sealed message is not opened. The same bytes with the same key and context will never open, but for an unknown root,
-/// certificate or status that the device has not seen yet: those come with the next sync.
+/// Why a sealed message is not opened. The same bytes with the same key and context will never open, but for
+/// an unknown root, certificate or status that the device has not seen yet: those come with the next sync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     /// The sealed message does not have its form.
@@ -20,7 +20,8 @@ pub enum OpenError {
     /// It was over before it was opened.
     #[error("the message has expired")]
     Expired,
-    /// It does not decrypt: sealed to another key or for another message, device, tenant or expiry, or changed.
+    /// It does not decrypt: sealed to another key or for another message, device, tenant or expiry, or
+    /// changed.
     #[error("the message does not decrypt")]
     Undecryptable,
     /// What was decrypted is not padded as it must be.
@@ -46,8 +47,8 @@ impl OpenError {
         }
     }
 
-    /// Whether the sender can mend it by sealing anew to a fresh prekey: the device has lost the key, or the box was
-    /// changed on its way.
+    /// Whether the sender can mend it by sealing anew to a fresh prekey: the device has lost the key, or the
+    /// box was changed on its way.
     #[must_use]
     pub const fn resealing_may_help(self) -> bool {
         matches!(self, Self::Format(_) | Self::SuiteMismatch | Self::PrekeyMismatch | Self::Undecryptable)

@@ -1,11 +1,12 @@
 //! Opens a sealed message with a device's prekey: HPKE (RFC 9180), then the sender's signature and chain.
 //!
 //! # In scope
-//! Private prekeys, decryption, every check that a message must pass before a device believes it, and the rule by which
-//! replays are told. The bytes are described in `FORMAT.md` of `sealpost-wire`.
+//! Private prekeys, decryption, every check that a message must pass before a device believes it, and the
+//! rule by which replays are told. The bytes are described in `FORMAT.md` of `sealpost-wire`.
 //!
 //! # Out of scope
-//! Where keys and messages are kept, and when keys are deleted (`sealpost-device`); sealing (`sealpost-seal`).
+//! Where keys and messages are kept, and when keys are deleted (`sealpost-device`); sealing
+//! (`sealpost-seal`).
 //!
 //! ```
 //! # use sealpost_open::{OpenError, PrekeyPrivate, ReplayGuard, ReplayKey, open};

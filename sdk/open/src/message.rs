@@ -13,9 +13,9 @@ use crate::decryption;
 use crate::error::OpenError;
 use crate::prekey::PrekeyPrivate;
 
-/// Opens a sealed message, or says why not. `context` is what the device knows of the message and of itself: the relay's
-/// word on transport id and expiry counts only because the message does not open with another. `now` comes from a clock
-/// that never goes back (see [`crate::ReplayGuard::time`]).
+/// Opens a sealed message, or says why not. `context` is what the device knows of the message and of itself:
+/// the relay's word on transport id and expiry counts only because the message does not open with another.
+/// `now` comes from a clock that never goes back (see [`crate::ReplayGuard::time`]).
 ///
 /// The checks, in this order; the first that fails is the answer:
 /// 1. the context's tenant is the one trusted,
@@ -32,7 +32,8 @@ use crate::prekey::PrekeyPrivate;
 /// 12. made not in the future, not too long before the expiry, and while the certificate was valid.
 ///
 /// # Errors
-/// An [`OpenError`] with a stable code. A prekey must stay until all of this has passed, or somebody could burn it.
+/// An [`OpenError`] with a stable code. A prekey must stay until all of this has passed, or somebody could
+/// burn it.
 pub fn open(
     bytes: &[u8],
     context: &MessageContext,

@@ -10,8 +10,9 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::decryption;
 
-/// A prekey's private half: 32 bytes, wiped when dropped. For the hybrid suite they are the seed of an X-Wing key
-/// (draft-connolly-cfrg-xwing-kem section 5.2), for the classical one an X25519 private key (RFC 9180 section 7.1.2).
+/// A prekey's private half: 32 bytes, wiped when dropped. For the hybrid suite they are the seed of an X-Wing
+/// key (draft-connolly-cfrg-xwing-kem section 5.2), for the classical one an X25519 private key (RFC 9180
+/// section 7.1.2).
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct PrekeyPrivate {
     #[zeroize(skip)]

@@ -1,9 +1,9 @@
 //! The rule by which replays are told.
 //!
-//! A message is the same when tenant, sender and transport id are the same: whoever holds the box can hand it out again,
-//! to the same prekey, and it would open again. The device remembers what it has opened until the message would be
-//! refused as expired anyway, on a clock that never goes back: otherwise a clock set back would let a forgotten message
-//! in a second time.
+//! A message is the same when tenant, sender and transport id are the same: whoever holds the box can hand it
+//! out again, to the same prekey, and it would open again. The device remembers what it has opened until the
+//! message would be refused as expired anyway, on a clock that never goes back: otherwise a clock set back
+//! would let a forgotten message in a second time.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +36,8 @@ impl ReplayKey {
     }
 }
 
-/// The last moment (seconds) at which a message with this expiry still opens, and so until when it is remembered.
+/// The last moment (seconds) at which a message with this expiry still opens, and so until when it is
+/// remembered.
 #[must_use]
 pub const fn remember_until(expires_at: UnixTime) -> UnixTime {
     expires_at.plus(CLOCK_SKEW_SECONDS_MAX)
@@ -64,8 +65,8 @@ impl ReplayError {
     }
 }
 
-/// Remembers in memory what was opened. A device that lives on keeps the same rows in its store, in the transaction that
-/// stores the message, and the clock's highest reading with them.
+/// Remembers in memory what was opened. A device that lives on keeps the same rows in its store, in the
+/// transaction that stores the message, and the clock's highest reading with them.
 #[derive(Clone, Debug)]
 pub struct ReplayGuard {
     seen: BTreeMap<ReplayKey, UnixTime>,

@@ -1,5 +1,6 @@
-//! What is linked computes what the standards and Wycheproof say: HPKE (RFC 9180 and draft-ietf-hpke-pq), X-Wing
-//! (draft-connolly-cfrg-xwing-kem), ML-KEM-768 (FIPS 203), X25519 (RFC 7748), ChaCha20-Poly1305 (RFC 8439).
+//! What is linked computes what the standards and Wycheproof say: HPKE (RFC 9180 and draft-ietf-hpke-pq),
+//! X-Wing (draft-connolly-cfrg-xwing-kem), ML-KEM-768 (FIPS 203), X25519 (RFC 7748), ChaCha20-Poly1305 (RFC
+//! 8439).
 
 use std::convert::Infallible;
 
@@ -25,7 +26,8 @@ fn hpke_in_both_suites() {
     hpke_vector::<XWing>(&vectors[1]);
 }
 
-/// Key derivation, encapsulation with the vector's randomness, decapsulation, key schedule (by what it encrypts and exports).
+/// Key derivation, encapsulation with the vector's randomness, decapsulation, key schedule (by what it
+/// encrypts and exports).
 fn hpke_vector<K: Kem>(vector: &Value) {
     let field = |name: &str| hex(&vector[name]);
     let info = field("info");
@@ -118,8 +120,8 @@ fn x25519_of_wycheproof() {
             ["private", "public", "shared"].map(|name| <[u8; 32]>::try_from(hex(&test[name])).unwrap());
         let secret = x25519_dalek::StaticSecret::from(private);
         let computed = secret.diffie_hellman(&x25519_dalek::PublicKey::from(public));
-        // All of them, the "acceptable" ones too (points of the twist, of small order, not reduced): RFC 7748 section 5 has
-        // X25519 compute on any 32 bytes.
+        // All of them, the "acceptable" ones too (points of the twist, of small order, not reduced): RFC 7748
+        // section 5 has X25519 compute on any 32 bytes.
         assert_eq!(computed.as_bytes(), &shared, "test {}", test["tcId"]);
         // HPKE refuses what is of small order, and so a sealed message with such a share does not open.
         assert_eq!(computed.was_contributory(), shared != [0; 32]);
@@ -189,11 +191,11 @@ impl TryRng for Given {
     type Error = Infallible;
 
     fn try_next_u32(&mut self) -> Result<u32, Infallible> {
-        unimplemented!("keys are drawn as bytes")
+        panic!("keys are drawn as bytes")
     }
 
     fn try_next_u64(&mut self) -> Result<u64, Infallible> {
-        unimplemented!("keys are drawn as bytes")
+        panic!("keys are drawn as bytes")
     }
 
     fn try_fill_bytes(&mut self, to: &mut [u8]) -> Result<(), Infallible> {

@@ -14,6 +14,10 @@ use sealpost_wire::record::DeviceRecord;
 use sealpost_wire::trust::TenantTrust;
 use serde_json::Value;
 
+#[path = "../examples/vectors/chains.rs"]
+mod chains;
+#[path = "../examples/vectors/device_sets.rs"]
+mod device_sets;
 #[path = "../examples/vectors/device_structures.rs"]
 mod device_structures;
 #[path = "../examples/vectors/exchanges.rs"]
@@ -24,6 +28,8 @@ mod forge;
 mod look_ups;
 #[path = "../examples/vectors/negative.rs"]
 mod negative;
+#[path = "../examples/vectors/outer_forms.rs"]
+mod outer_forms;
 #[path = "../examples/vectors/payloads.rs"]
 mod payloads;
 #[path = "../examples/vectors/positive.rs"]

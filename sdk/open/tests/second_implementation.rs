@@ -1,4 +1,5 @@
-//! Another implementation of HPKE (hpke-rs over libcrux) opens what is sealed here, and what it seals opens here.
+//! Another implementation of HPKE (hpke-rs over libcrux) opens what is sealed here, and what it seals opens
+//! here.
 
 use data_encoding::HEXLOWER;
 use hpke_rs::hpke_types::{AeadAlgorithm, KdfAlgorithm, KemAlgorithm};

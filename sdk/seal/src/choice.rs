@@ -1,7 +1,8 @@
 //! Which prekey of a look-up is sealed to.
 //!
-//! Leaving something out is the one lie that a keyserver could tell without forging: a device that opens the hybrid suite
-//! and for which only classical prekeys come back is an error here, never a reason to seal classically.
+//! Leaving something out is the one lie that a keyserver could tell without forging: a device that opens the
+//! hybrid suite and for which only classical prekeys come back is an error here, never a reason to seal
+//! classically.
 
 use sealpost_wire::api::keyserver::DevicePrekeys;
 use sealpost_wire::clock::UnixTime;
@@ -18,8 +19,8 @@ pub enum SuitePolicy {
     /// Hybrid wherever the device's record lists it.
     #[default]
     RequireHybrid,
-    /// Hybrid where a hybrid prekey is offered, classical otherwise. Who can withhold prekeys can then bring about the
-    /// classical suite.
+    /// Hybrid where a hybrid prekey is offered, classical otherwise. Who can withhold prekeys can then bring
+    /// about the classical suite.
     AllowClassical,
 }
 
@@ -59,13 +60,15 @@ impl SealPolicy {
     }
 }
 
-/// Chooses and verifies the prekey for the device of `record` out of what a look-up returned (prekeys of other devices
-/// in it are passed over): the hybrid suite before the classical one, a one-time prekey before the signed one, and
-/// only one that the device keeps until `expires_at`. `record` comes out of a verified device set.
+/// Chooses and verifies the prekey for the device of `record` out of what a look-up returned (prekeys of
+/// other devices in it are passed over): the hybrid suite before the classical one, a one-time prekey before
+/// the signed one, and only one that the device keeps until `expires_at`. `record` comes out of a verified
+/// device set.
 ///
 /// # Errors
-/// [`SealError::Downgrade`] when the record lists the hybrid suite and no hybrid prekey came back, unless `policy` allows
-/// it. A prekey that does not verify is an error even if another would do: the device did not make it.
+/// [`SealError::Downgrade`] when the record lists the hybrid suite and no hybrid prekey came back, unless
+/// `policy` allows it. A prekey that does not verify is an error even if another would do: the device did not
+/// make it.
 pub fn choose_prekey(
     record: &DeviceRecord,
     looked_up: &[DevicePrekeys],

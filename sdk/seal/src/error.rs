@@ -8,13 +8,15 @@ pub enum SealError {
     /// The notification has a value or size that the format does not allow. A retry cannot help.
     #[error("the notification cannot be written: {0}")]
     Format(#[from] FormatError),
-    /// The sender's certificate, or a prekey, must not be believed. A retry helps after a new certificate or look-up.
+    /// The sender's certificate, or a prekey, must not be believed. A retry helps after a new certificate or
+    /// look-up.
     #[error(transparent)]
     Trust(#[from] TrustError),
     /// The expiry is not in the future, or further away than a message lives. A retry cannot help.
     #[error("the expiry is in the past or too far away")]
     InvalidExpiry,
-    /// The device may have deleted the prekey's private half before the message expires. An earlier expiry helps.
+    /// The device may have deleted the prekey's private half before the message expires. An earlier expiry
+    /// helps.
     #[error("the message outlives the prekey")]
     ExpiresAfterPrekey,
     /// The notification was made too long before its expiry. An earlier expiry helps.
@@ -23,14 +25,15 @@ pub enum SealError {
     /// The notification was made in the future. A retry helps when that time has come.
     #[error("the notification was made in the future")]
     CreatedInFuture,
-    /// The device opens the hybrid suite and is offered a classical prekey, or none for the hybrid suite. A later look-up
-    /// may help; if it stays so, somebody takes the prekeys away.
+    /// The device opens the hybrid suite and is offered a classical prekey, or none for the hybrid suite. A
+    /// later look-up may help; if it stays so, somebody takes the prekeys away.
     #[error("a device with the hybrid suite is offered no hybrid prekey")]
     Downgrade,
     /// There is no prekey for the device. A later look-up helps, once the device was online.
     #[error("there is no prekey for the device")]
     NoPrekey,
-    /// The policy insists on a one-time prekey, and there is none. A later look-up helps, once the device was online.
+    /// The policy insists on a one-time prekey, and there is none. A later look-up helps, once the device was
+    /// online.
     #[error("there is no one-time prekey for the device")]
     NoOneTimePrekey,
     /// The prekey is not a public key of its suite. A retry with the same prekey cannot help.

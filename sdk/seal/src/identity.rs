@@ -22,7 +22,8 @@ impl SenderIdentity {
     /// The identity of `key`, as `certificate` says.
     ///
     /// # Errors
-    /// The certificate is not one of this tenant for sending, is not valid at `now`, was revoked, or is another key's.
+    /// The certificate is not one of this tenant for sending, is not valid at `now`, was revoked, or is
+    /// another key's.
     pub fn new(
         key: SigningKey,
         certificate: Vec<u8>,

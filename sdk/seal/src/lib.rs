@@ -1,12 +1,13 @@
 //! Seals a notification to one device: a COSE_Sign1 by the sender inside a COSE_Encrypt0 by HPKE (RFC 9180).
 //!
 //! # In scope
-//! The choice of a prekey, the checks that a sealed message must pass at its device, padding and encryption. The bytes are
-//! described in `FORMAT.md` of `sealpost-wire`.
+//! The choice of a prekey, the checks that a sealed message must pass at its device, padding and encryption.
+//! The bytes are described in `FORMAT.md` of `sealpost-wire`.
 //!
 //! # Out of scope
-//! Look-ups, storage, submission (`sealpost-sender`); opening (`sealpost-open`). HPKE is used in base mode only: the sender
-//! is authenticated by the signature inside, which stays hidden and cannot be made by a holder of the device's key.
+//! Look-ups, storage, submission (`sealpost-sender`); opening (`sealpost-open`). HPKE is used in base mode
+//! only: the sender is authenticated by the signature inside, which stays hidden and cannot be made by a
+//! holder of the device's key.
 //!
 //! ```no_run
 //! # use sealpost_seal::{Envelope, SealError, SenderIdentity, choose_prekey, seal};

@@ -49,9 +49,10 @@ pub struct SealedBox {
 /// Seals `notification` to the device of `prekey`.
 ///
 /// # Errors
-/// What the device would refuse is not sealed: another tenant's device; an expiry that is not after `now`, more than 30 days
-/// after it or after the notification's making, or after the prekey's `open_until`; a certificate that is not valid
-/// when the notification was made; sizes. Nor is what the sender's policy refuses: [`SealError::Downgrade`].
+/// What the device would refuse is not sealed: another tenant's device; an expiry that is not after `now`,
+/// more than 30 days after it or after the notification's making, or after the prekey's `open_until`; a
+/// certificate that is not valid when the notification was made; sizes. Nor is what the sender's policy
+/// refuses: [`SealError::Downgrade`].
 pub fn seal<R: CryptoRng + ?Sized>(
     notification: &Notification,
     envelope: &Envelope,

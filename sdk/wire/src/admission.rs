@@ -1,7 +1,7 @@
 //! Admissions: an enrol key's word to a relay that one device belongs to the tenant.
 //!
-//! A device set would say the same, and with it the recipient's pseudonym and the other devices, which are none of the
-//! relay's business.
+//! A device set would say the same, and with it the recipient's pseudonym and the other devices, which are
+//! none of the relay's business.
 //!
 //! ```text
 //! admission = COSE_Sign1 by an enrol key, with its certificate, typ "sealpost-admission-v1+cose", over

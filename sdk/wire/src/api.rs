@@ -1,4 +1,5 @@
-//! Request and response bodies. Servers refuse unknown fields; clients ignore them, so that servers may add some.
+//! Request and response bodies. Servers refuse unknown fields; clients ignore them, so that servers may add
+//! some.
 
 pub mod keyserver;
 pub mod relay;

@@ -1,5 +1,5 @@
-//! Client assertions: how a client with a `request` key gets an access token (`private_key_jwt`, RFC 7523 section 2.2, as
-//! in SMART Backend Services).
+//! Client assertions: how a client with a `request` key gets an access token (`private_key_jwt`, RFC 7523
+//! section 2.2, as in SMART Backend Services).
 //!
 //! The server knows tenant roots only, so the assertion carries the client's certificate in the private claim
 //! `sealpost_certificate` (base64url).

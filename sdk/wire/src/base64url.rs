@@ -5,8 +5,8 @@ use std::fmt;
 use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Bytes that travel in JSON as base64url without padding. Decoding is strict: no padding, no white space, no other
-/// alphabet, and unused bits zero, so that one byte string has one form.
+/// Bytes that travel in JSON as base64url without padding. Decoding is strict: no padding, no white space, no
+/// other alphabet, and unused bits zero, so that one byte string has one form.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Base64Url(pub Vec<u8>);
 

@@ -1,8 +1,9 @@
 //! Deterministic CBOR (RFC 8949 section 4.2.1), read strictly.
 //!
-//! `minicbor` decodes the items; what it leaves open is checked first, in one pass over the bytes: shortest heads,
-//! definite lengths, map keys in order and once, bounded depth and count, UTF-8, nothing behind the end. After that
-//! pass every structure has exactly one encoding, so that a digest of bytes is a digest of the structure.
+//! `minicbor` decodes the items; what it leaves open is checked first, in one pass over the bytes: shortest
+//! heads, definite lengths, map keys in order and once, bounded depth and count, UTF-8, nothing behind the
+//! end. After that pass every structure has exactly one encoding, so that a digest of bytes is a digest of
+//! the structure.
 
 use std::convert::Infallible;
 
@@ -205,8 +206,8 @@ impl Writer {
         Self(minicbor::Encoder::new(Vec::new()))
     }
 
-    /// A writer that does not move what it wrote while that has at most `bytes`: a secret that is wiped at the end
-    /// leaves no copy behind.
+    /// A writer that does not move what it wrote while that has at most `bytes`: a secret that is wiped at
+    /// the end leaves no copy behind.
     pub(crate) fn with_capacity(bytes: usize) -> Self {
         Self(minicbor::Encoder::new(Vec::with_capacity(bytes)))
     }

@@ -196,7 +196,8 @@ impl<'a> SignedCertificate<'a> {
         self.signed.kid
     }
 
-    /// The tenant that it says it belongs to: good for choosing the roots to verify it with, and for nothing else.
+    /// The tenant that it says it belongs to: good for choosing the roots to verify it with, and for nothing
+    /// else.
     #[must_use]
     pub const fn claimed_tenant(&self) -> &TenantId {
         &self.claimed.tenant

@@ -5,7 +5,8 @@
 //!            ^---------'                            ends: confirmed, declined, opened (once it has expired),
 //!                                                   expired, recalled, revoked, unopenable, failed
 //! ```
-//! [`DeliveryState::allows`] is the table of every change there is; the stores ask it and nothing else decides.
+//! [`DeliveryState::allows`] is the table of every change there is; the stores ask it and nothing else
+//! decides.
 
 use serde::{Deserialize, Serialize};
 
@@ -56,7 +57,8 @@ impl DeliveryState {
         Self::Failed,
     ];
 
-    /// Whether nothing comes after it. `opened` is an end too once the message has expired: nothing is left to happen.
+    /// Whether nothing comes after it. `opened` is an end too once the message has expired: nothing is left
+    /// to happen.
     #[must_use]
     pub const fn is_terminal(self) -> bool {
         matches!(
@@ -83,8 +85,8 @@ impl DeliveryState {
         matches!(self, Self::Queued | Self::Pushed)
     }
 
-    /// Whether a delivery in this state may come into `next`. Signed words of a device may skip states: a device that
-    /// opened has fetched.
+    /// Whether a delivery in this state may come into `next`. Signed words of a device may skip states: a
+    /// device that opened has fetched.
     #[must_use]
     pub const fn allows(self, next: Self) -> bool {
         match self {
@@ -168,7 +170,8 @@ mod tests {
 
     #[test]
     fn the_table_of_changes() {
-        // Rows: from; columns: to, in the order of ALL. Written out, so that a change of the table shows here.
+        // Rows: from; columns: to, in the order of ALL. Written out, so that a change of the table shows
+        // here.
         #[rustfmt::skip]
         let table = [
             ("held",       ".Q.....XRV.F"),

@@ -5,7 +5,8 @@
 //!              typ "sealpost-device-set-v1+cose", over
 //!   { 1: tenant, 2: recipient, 3: version, 4: SHA-256(previous set) / h'', 5: [* record], 6: [* device], 7: issued }
 //! ```
-//! Version 1 has no previous set. Records are sorted by device id, revoked ids too, each once; no device is in both.
+//! Version 1 has no previous set. Records are sorted by device id, revoked ids too, each once; no device is
+//! in both.
 
 use crate::cbor::{Reader, Writer};
 use crate::certificate::{Certificate, Purpose};
@@ -99,11 +100,12 @@ pub struct DeviceSet {
 }
 
 impl DeviceSet {
-    /// Reads a set and verifies its chain and every record in it. A revoke key may sign one only if it adds no device
-    /// to `previous`, which the caller has verified before. Devices that the tenant status revokes are left to the
-    /// caller (they stay in the set until an enroller removes them).
+    /// Reads a set and verifies its chain and every record in it. A revoke key may sign one only if it adds
+    /// no device to `previous`, which the caller has verified before. Devices that the tenant status revokes
+    /// are left to the caller (they stay in the set until an enroller removes them).
     ///
-    /// Returns the set and the certificate of its signer: the sender's policy names the enrol keys that it accepts.
+    /// Returns the set and the certificate of its signer: the sender's policy names the enrol keys that it
+    /// accepts.
     pub fn verify(
         bytes: &[u8],
         trust: &TenantTrust,
@@ -128,14 +130,15 @@ impl DeviceSet {
         Ok((set, certificate))
     }
 
-    /// Reads a set that the caller verified before it stored it: its form and its records are checked, its signer is
-    /// not, whose key may have been revoked since. For judging what follows it, never for a set that came from outside.
+    /// Reads a set that the caller verified before it stored it: its form and its records are checked, its
+    /// signer is not, whose key may have been revoked since. For judging what follows it, never for a set
+    /// that came from outside.
     pub fn verified_before(bytes: &[u8]) -> Result<Self, TrustError> {
         Self::read(bytes, &Sign1::read(bytes, DEVICE_SET_BYTES_MAX, TYP)?)
     }
 
-    /// Whether this set follows `previous`: the next version, the hash of its bytes, the same recipient, and no revoked
-    /// device forgotten or taken back.
+    /// Whether this set follows `previous`: the next version, the hash of its bytes, the same recipient, and
+    /// no revoked device forgotten or taken back.
     #[must_use]
     pub fn follows(&self, previous: Option<&Self>) -> bool {
         match previous {

@@ -1,4 +1,5 @@
-//! Why bytes are refused: one enum for their form, one for the trust in them. Codes are stable; texts are not.
+//! Why bytes are refused: one enum for their form, one for the trust in them. Codes are stable; texts are
+//! not.
 
 /// Bytes that do not have the form that `FORMAT.md` draws. The same bytes will never do: no retry can help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -12,8 +13,8 @@ pub enum FormatError {
     /// Bytes follow the structure.
     #[error("bytes follow the end of the structure")]
     TrailingBytes,
-    /// Not the deterministic encoding of RFC 8949 section 4.2.1: a longer head than needed, an indefinite length, map
-    /// keys out of order or twice.
+    /// Not the deterministic encoding of RFC 8949 section 4.2.1: a longer head than needed, an indefinite
+    /// length, map keys out of order or twice.
     #[error("not deterministic CBOR")]
     NotDeterministic,
     /// Nested deeper than any structure here.

@@ -6,7 +6,8 @@
 //!                  alg="ed25519";keyid="tenant/device";tag="sealpost-device"
 //! Signature:       sealpost=:…:
 //! ```
-//! Components and parameters are exactly these, in this order (the one that common libraries write). `alg` is `ed25519` or `ecdsa-p256-sha256`.
+//! Components and parameters are exactly these, in this order (the one that common libraries write). `alg` is
+//! `ed25519` or `ecdsa-p256-sha256`.
 
 use data_encoding::BASE64;
 use rand_core::CryptoRng;
@@ -187,7 +188,8 @@ impl SignedRequest {
             return Err(SignatureError::BadSignature);
         }
         key.verify(self.base.as_bytes(), &self.signature).map_err(|_| SignatureError::BadSignature)?;
-        // After the signature: a stranger learns nothing about this clock, and the device can trust the answer's reason.
+        // After the signature: a stranger learns nothing about this clock, and the device can trust the
+        // answer's reason.
         if self.created.0.abs_diff(now.0) > REQUEST_WINDOW_SECONDS {
             return Err(SignatureError::ClockSkew);
         }

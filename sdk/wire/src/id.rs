@@ -1,4 +1,5 @@
-//! Identifiers. Random ones are 16 bytes, shown as 32 lowercase hexadecimal digits; names are short and plain.
+//! Identifiers. Random ones are 16 bytes, shown as 32 lowercase hexadecimal digits; names are short and
+//! plain.
 
 use std::fmt;
 use std::str::FromStr;

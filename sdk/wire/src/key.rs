@@ -1,5 +1,5 @@
-//! Signing keys. Ed25519 (RFC 8032) everywhere, verified strictly; a device's request key may be P-256 instead, so that it
-//! can live in a secure element.
+//! Signing keys. Ed25519 (RFC 8032) everywhere, verified strictly; a device's request key may be P-256
+//! instead, so that it can live in a secure element.
 
 use std::fmt;
 
@@ -65,8 +65,9 @@ impl fmt::Debug for SigningKey {
 pub struct VerifyingKey(ed25519_dalek::VerifyingKey);
 
 impl VerifyingKey {
-    /// The key with these 32 bytes. Bytes that are no point, one of small order, or another encoding of a point than
-    /// its own (y not below 2^255 - 19, RFC 8032 section 5.1.3) are refused: a key has one form and so one id.
+    /// The key with these 32 bytes. Bytes that are no point, one of small order, or another encoding of a
+    /// point than its own (y not below 2^255 - 19, RFC 8032 section 5.1.3) are refused: a key has one form
+    /// and so one id.
     pub fn from_bytes(bytes: &[u8; 32]) -> Result<Self, FormatError> {
         if !is_reduced(bytes) {
             return Err(FormatError::WrongValue("public key"));
@@ -107,8 +108,9 @@ impl fmt::Debug for VerifyingKey {
     }
 }
 
-/// Whether the y coordinate in `bytes` (little endian, the top bit being the sign of x) is below 2^255 - 19. The library
-/// reduces it silently. With x = 0 the sign bit has two forms too, but those points are of small order.
+/// Whether the y coordinate in `bytes` (little endian, the top bit being the sign of x) is below 2^255 - 19.
+/// The library reduces it silently. With x = 0 the sign bit has two forms too, but those points are of small
+/// order.
 fn is_reduced(bytes: &[u8; 32]) -> bool {
     let [lowest, middle @ .., highest] = bytes;
     *lowest < 0xed || highest & 0x7f != 0x7f || middle.iter().any(|byte| *byte != 0xff)
@@ -176,7 +178,8 @@ impl RequestKey {
     }
 }
 
-/// The private key that signs requests. A secure element holds a key of its own instead and implements [`SignRequest`].
+/// The private key that signs requests. A secure element holds a key of its own instead and implements
+/// [`SignRequest`].
 #[derive(Debug, Clone)]
 pub enum RequestSigningKey {
     /// Ed25519.

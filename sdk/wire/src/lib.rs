@@ -1,13 +1,14 @@
 //! The contract of Sealpost: what crosses a wire or is signed, byte for byte.
 //!
 //! # In scope
-//! Identifiers, signed structures and their verification, the outer form of a sealed message and the bytes that it is
-//! bound to, delivery states, request and response bodies of both servers, request signatures, problem codes, limits.
-//! `FORMAT.md` beside this crate describes the same bytes for implementers in other languages.
+//! Identifiers, signed structures and their verification, the outer form of a sealed message and the bytes
+//! that it is bound to, delivery states, request and response bodies of both servers, request signatures,
+//! problem codes, limits. `FORMAT.md` beside this crate describes the same bytes for implementers in other
+//! languages.
 //!
 //! # Out of scope
-//! Input and output, storage, and any key that opens a message: encryption lives in `sealpost-seal`, decryption in
-//! `sealpost-open`. The servers link this crate and neither of those.
+//! Input and output, storage, and any key that opens a message: encryption lives in `sealpost-seal`,
+//! decryption in `sealpost-open`. The servers link this crate and neither of those.
 #![cfg_attr(
     not(test),
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)

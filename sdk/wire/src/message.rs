@@ -128,7 +128,8 @@ impl<'a> SealedMessage<'a> {
     }
 }
 
-/// The protected header of a message that is being sealed: what the encryption is bound to, then the finished bytes.
+/// The protected header of a message that is being sealed: what the encryption is bound to, then the finished
+/// bytes.
 #[derive(Clone, Debug)]
 pub struct SealedHeader(Vec<u8>);
 

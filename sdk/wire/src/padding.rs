@@ -3,8 +3,8 @@
 //! ```text
 //! padded = length (4 bytes, big endian) | message | zeros
 //! ```
-//! Its size is Padmé's (Nikitin et al., "Reducing Metadata Leakage from Encrypted Files and Communication with PURBs",
-//! PoPETs 2019, algorithm 1) of 4 + length, and at least 1024 bytes.
+//! Its size is Padmé's (Nikitin et al., "Reducing Metadata Leakage from Encrypted Files and Communication
+//! with PURBs", PoPETs 2019, algorithm 1) of 4 + length, and at least 1024 bytes.
 
 use crate::limits::{PADDED_BYTES_MIN, SIGNED_BYTES_MAX};
 
@@ -88,7 +88,8 @@ mod tests {
 
     #[test]
     fn sizes_are_padmes() {
-        // Worked from the paper's definition: E = floor(log2 L), S = floor(log2 E) + 1, the last E - S bits are zero.
+        // Worked from the paper's definition: E = floor(log2 L), S = floor(log2 E) + 1, the last E - S bits
+        // are zero.
         for (length, size) in
             [(1024, 1024), (1025, 1088), (1088, 1088), (1089, 1152), (9000, 9216), (65537, 67584)]
         {

@@ -31,8 +31,8 @@ const TYPS_RESERVED: [&str; 3] =
     ["sealpost-reply-v1+cose", "sealpost-recall-v1+cose", "sealpost-mls-v1+cose"];
 
 impl Notification {
-    /// Signs the notification for the device and message of `context`. What comes back is plaintext: it is wiped when
-    /// dropped.
+    /// Signs the notification for the device and message of `context`. What comes back is plaintext: it is
+    /// wiped when dropped.
     ///
     /// # Errors
     /// A value or size that the format does not allow: what the recipient could not read is not signed.
@@ -149,7 +149,8 @@ impl<'a> SignedMessage<'a> {
         if notification.created > now.plus(CLOCK_SKEW_SECONDS_MAX) {
             return Err(MessageError::CreatedInFuture);
         }
-        // Together with the expiry in the context, this bounds how long a key is of use after its certificate's end.
+        // Together with the expiry in the context, this bounds how long a key is of use after its
+        // certificate's end.
         if context.expires_at > notification.created.plus(MESSAGE_LIFETIME_SECONDS_MAX) {
             return Err(MessageError::LifetimeTooLong);
         }

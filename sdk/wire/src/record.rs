@@ -25,8 +25,8 @@ const TAG_MAC0: u64 = 17;
 const ALG_HMAC_256: i64 = 5;
 const SUITES_MAX: usize = 4;
 
-/// What a device says of itself. A record proves possession of its identity key; that the device is a certain person's
-/// is what a device set says.
+/// What a device says of itself. A record proves possession of its identity key; that the device is a certain
+/// person's is what a device set says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceRecord {
     /// The tenant that the device enrols with.

@@ -19,7 +19,8 @@ const HEADER_KID: i64 = 4;
 const HEADER_TYP: i64 = 16;
 /// Private use (RFC 9052 section 11.1: labels below -65536).
 const HEADER_CERTIFICATE: i64 = -65537;
-/// Room for what stands around the byte strings of a structure: tag, array, heads of at most 9 bytes, the label.
+/// Room for what stands around the byte strings of a structure: tag, array, heads of at most 9 bytes, the
+/// label.
 const HEADS_BYTES_MAX: usize = 64;
 
 /// A signed structure that was read and not yet believed.

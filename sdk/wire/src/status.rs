@@ -1,4 +1,5 @@
-//! The tenant status: short, signed, carried by sync and look-ups. It names the keys and devices that the tenant revoked.
+//! The tenant status: short, signed, carried by sync and look-ups. It names the keys and devices that the
+//! tenant revoked.
 //!
 //! ```text
 //! status = COSE_Sign1 by a revoke key, with its certificate, typ "sealpost-status-v1+cose", over
@@ -37,8 +38,8 @@ impl Revocation {
         }
     }
 
-    /// Whether signatures that are already there stop to count. Records outlive a retired enrol key; a message, a
-    /// request or an order by a key out of use is refused whatever the reason.
+    /// Whether signatures that are already there stop to count. Records outlive a retired enrol key; a
+    /// message, a request or an order by a key out of use is refused whatever the reason.
     pub(crate) const fn voids(self, purpose: Purpose) -> bool {
         match self {
             Self::Compromised => true,
@@ -47,7 +48,8 @@ impl Revocation {
     }
 }
 
-/// The tenant's revocations as of a moment. One that came from outside is had from [`SignedStatus::verify`] only.
+/// The tenant's revocations as of a moment. One that came from outside is had from [`SignedStatus::verify`]
+/// only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TenantStatus {
     /// The tenant.

@@ -1,5 +1,5 @@
-//! Tickets: 32 random bytes that the enroller shows where the patient is already authenticated. All else comes from them
-//! by HKDF-SHA256 (RFC 5869) with an empty salt:
+//! Tickets: 32 random bytes that the enroller shows where the patient is already authenticated. All else
+//! comes from them by HKDF-SHA256 (RFC 5869) with an empty salt:
 //!
 //! ```text
 //! ticket id   = HKDF(secret, info = "sealpost/1 ticket id",   16)   public; names the ticket
@@ -83,7 +83,8 @@ impl fmt::Debug for TicketSecret {
     }
 }
 
-/// The link that a patient opens or scans. All of it is in the URL's fragment, which browsers keep to themselves:
+/// The link that a patient opens or scans. All of it is in the URL's fragment, which browsers keep to
+/// themselves:
 ///
 /// ```text
 /// link = any URL "#sp1." base64url(.cbor [ tenant, keyserver, relay, root key, secret ])
@@ -184,8 +185,8 @@ impl BindingKey {
         self.mac(message).verify_slice(tag).map_err(|_| TrustError::BadMac)
     }
 
-    /// The code that a patient compares on phone and portal: eight digits of HMAC-SHA-256 over
-    /// `"sealpost/1 enrolment code" | SHA-256(enrolment)`. The keyserver cannot compute it, so it cannot search for
+    /// The code that a patient compares on phone and portal: eight digits of HMAC-SHA-256 over `"sealpost/1
+    /// enrolment code" | SHA-256(enrolment)`. The keyserver cannot compute it, so it cannot search for
     /// another enrolment with the same code.
     #[must_use]
     pub fn code(&self, enrolment: &[u8]) -> String {

@@ -1,4 +1,5 @@
-//! What a party believes of a tenant: its roots and the newest status it has seen. Every chain is checked here.
+//! What a party believes of a tenant: its roots and the newest status it has seen. Every chain is checked
+//! here.
 
 use std::sync::{PoisonError, RwLock};
 
@@ -39,8 +40,8 @@ impl TenantTrust {
         self.status.as_ref()
     }
 
-    /// Takes in a status. One with a lower sequence than the newest is refused; the same sequence is accepted again only
-    /// as the same status or a later reissue of it. Returns whether anything changed.
+    /// Takes in a status. One with a lower sequence than the newest is refused; the same sequence is accepted
+    /// again only as the same status or a later reissue of it. Returns whether anything changed.
     pub fn accept_status(&mut self, bytes: &[u8], now: UnixTime) -> Result<bool, TrustError> {
         let status = SignedStatus::read(bytes)?.verify(self, now)?;
         match &self.status {
@@ -70,8 +71,8 @@ impl TenantTrust {
         Ok(certificate)
     }
 
-    /// Like [`Self::certificate`], whatever the time: for records and sets, which outlive the certificate that
-    /// countersigned them.
+    /// Like [`Self::certificate`], whatever the time: for records and sets, which outlive the certificate
+    /// that countersigned them.
     pub fn certificate_at_any_time(&self, bytes: &[u8], purpose: Purpose) -> Result<Certificate, TrustError> {
         let certificate = self.verified.get_or_verify(bytes, &self.roots)?;
         if certificate.tenant != self.tenant {
@@ -81,7 +82,8 @@ impl TenantTrust {
             return Err(TrustError::WrongPurpose);
         }
         match self.status.as_ref().and_then(|status| status.revocation(certificate.key.key_id())) {
-            // Retired: what it signed stays, nothing new is taken; the time of signing is the caller's to judge.
+            // Retired: what it signed stays, nothing new is taken; the time of signing is the caller's to
+            // judge.
             Some(revocation) if revocation.voids(purpose) => Err(TrustError::KeyRevoked),
             _ => Ok(certificate),
         }
@@ -112,9 +114,9 @@ impl TenantTrust {
     }
 }
 
-/// Certificates that a root was seen to have signed, by the SHA-256 of all their bytes: the few senders of a tenant come
-/// again and again, and a signature that verified once need not be verified a second time. Only that is remembered;
-/// tenant, purpose, times and revocations are looked at each time.
+/// Certificates that a root was seen to have signed, by the SHA-256 of all their bytes: the few senders of a
+/// tenant come again and again, and a signature that verified once need not be verified a second time. Only
+/// that is remembered; tenant, purpose, times and revocations are looked at each time.
 #[derive(Debug)]
 struct VerifiedCertificates(RwLock<Vec<(Digest, Certificate)>>);
 

@@ -32,7 +32,8 @@ fn wycheproof() {
 
 #[test]
 fn keys_that_are_refused() {
-    // The eight points of small order, and every encoding that is not reduced (y from p to 2^255 - 1, both signs).
+    // The eight points of small order, and every encoding that is not reduced (y from p to 2^255 - 1, both
+    // signs).
     let mut bad: Vec<[u8; 32]> = [
         "0100000000000000000000000000000000000000000000000000000000000000",
         "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
@@ -69,8 +70,8 @@ fn keys_that_are_refused() {
 
 #[test]
 fn every_key_of_small_order_would_verify_anything_loosely() {
-    // Why keys of small order are refused: under the neutral element, S = 0 and R = the neutral element satisfy the
-    // equation for every message.
+    // Why keys of small order are refused: under the neutral element, S = 0 and R = the neutral element
+    // satisfy the equation for every message.
     let mut neutral = [0; 32];
     neutral[0] = 1;
     let mut signature = [0; 64];

@@ -1,4 +1,5 @@
-//! Another implementation of RFC 9421 (httpsig) verifies requests that are signed here, and builds the same signature base.
+//! Another implementation of RFC 9421 (httpsig) verifies requests that are signed here, and builds the same
+//! signature base.
 
 use getrandom::{SysRng, rand_core::UnwrapErr};
 use httpsig::prelude::message_component::HttpMessageComponent;

@@ -1,4 +1,5 @@
-//! Runs `tests/vectors/structures.json`: every signed structure but the sealed message, taken or refused with its code.
+//! Runs `tests/vectors/structures.json`: every signed structure but the sealed message, taken or refused with
+//! its code.
 
 use std::collections::{BTreeMap, BTreeSet};
 

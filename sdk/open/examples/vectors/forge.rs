@@ -1,4 +1,5 @@
-//! Writes CBOR, COSE and HPKE as told, also wrongly. It shares no code with the crates under test but HPKE itself.
+//! Writes CBOR, COSE and HPKE as told, also wrongly. It shares no code with the crates under test but HPKE
+//! itself.
 
 use hpke::aead::ChaCha20Poly1305;
 use hpke::kdf::HkdfSha256;
@@ -22,6 +23,9 @@ pub(crate) enum Item {
     /// Bytes that stand for themselves.
     Raw(Vec<u8>),
 }
+
+/// The pairs of a map.
+pub(crate) type Pairs = Vec<(Item, Item)>;
 
 impl Item {
     pub(crate) fn encode(&self) -> Vec<u8> {

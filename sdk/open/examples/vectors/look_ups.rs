@@ -193,6 +193,10 @@ impl Case {
     }
 
     fn gives(self, outcome: Result<String, &'static str>) -> Value {
+        let (code, prekey_id) = match outcome {
+            Ok(prekey_id) => (None, Some(prekey_id)),
+            Err(code) => (Some(code), None),
+        };
         json!({
             "name": self.name,
             "what": self.what,
@@ -202,8 +206,8 @@ impl Case {
             "one_time": self.policy[1],
             "now": self.now.0,
             "expires_at": self.expires_at.0,
-            "code": outcome.as_ref().err(),
-            "prekey_id": outcome.as_ref().ok(),
+            "code": code,
+            "prekey_id": prekey_id,
         })
     }
 }

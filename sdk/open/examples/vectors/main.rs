@@ -1,12 +1,16 @@
 //! Writes the test vectors of `tests/vectors`: `cargo run -p sealpost-open --example vectors`.
 //!
-//! Everything in them follows from fixed seeds, so that the files are the same each time; a test compares them.
+//! Everything in them follows from fixed seeds, so that the files are the same each time; a test compares
+//! them.
 
+mod chains;
+mod device_sets;
 mod device_structures;
 mod exchanges;
 mod forge;
 mod look_ups;
 mod negative;
+mod outer_forms;
 mod payloads;
 mod positive;
 mod sealed;

@@ -1,31 +1,31 @@
-//! Messages that decrypt, and whose inside is wrong: padding, signature, chain, payload. The hybrid suite stands for both.
+//! Messages that decrypt, and whose inside is wrong: padding, signature, frame, payload. The hybrid
+//! suite stands for both.
 
-use sealpost_wire::certificate::{Certificate, Purpose, Role};
+use sealpost_wire::certificate::Purpose;
 use sealpost_wire::id::{NotificationId, TransportId};
-use sealpost_wire::key::{RequestKey, SigningKey};
 use sealpost_wire::message::Suite;
 use sealpost_wire::padding;
 
+use crate::chains;
 use crate::forge::{Item, Sign1, array, bytes, int, malleate, map, text};
 use crate::negative::Good;
 use crate::sealed::Case;
 use crate::world::{self, DAY, NOW};
 
-const TYP: &str = "sealpost-notification-v1+cose";
+pub(crate) const TYP: &str = "sealpost-notification-v1+cose";
 
 pub(crate) fn cases() -> Vec<Case> {
     let good = Good::new(Suite::Hybrid);
     let mut cases = paddings(&good);
     cases.extend(signatures(&good));
     cases.extend(frames(&good));
-    cases.extend(certificates(&good));
-    cases.extend(certificate_forms(&good));
+    cases.extend(chains::cases(&good));
     cases.extend(ids_and_times(&good));
     cases.extend(fields(&good));
     cases
 }
 
-fn inside(good: &Good, name: &str, what: &'static str, signed: &[u8], code: &'static str) -> Case {
+pub(crate) fn inside(good: &Good, name: &str, what: &'static str, signed: &[u8], code: &'static str) -> Case {
     good.case(name, what, good.boxed(&padding::pad(signed).unwrap()), code)
 }
 
@@ -40,7 +40,7 @@ fn paddings(good: &Good) -> Vec<Case> {
         padded
     };
     let last = padded.len() - 1;
-    let length = good.signed.len() as u32;
+    let length = u32::try_from(good.signed.len()).unwrap();
     vec![
         case("last byte not zero", "the last byte is 1", &changed(&|p| p[last] = 1), "padding_not_zero"),
         case(
@@ -98,14 +98,14 @@ fn signed(good: &Good) -> Sign1 {
     )
 }
 
-fn signed_payload(good: &Good, typ: &str, key: &str, certificate: &[u8], payload: &Item) -> Sign1 {
+pub(crate) fn signed_payload(good: &Good, typ: &str, key: &str, certificate: &[u8], payload: &Item) -> Sign1 {
     let mut signed = Sign1::new(&world::key(key), typ, Some(certificate), payload);
     signed.external_aad = good.context.to_bytes();
     signed
 }
 
 /// The payload of a notification that opens.
-fn payload(good: &Good) -> Item {
+pub(crate) fn payload(good: &Good) -> Item {
     map(payload_fields(good))
 }
 
@@ -126,7 +126,11 @@ fn payload_fields(good: &Good) -> [(i64, Item); 9] {
 
 /// The payload with one field changed.
 fn payload_with(good: &Good, field: i64, value: Item) -> Item {
-    map(payload_fields(good).map(|(key, old)| (key, if key == field { value.clone() } else { old })))
+    let mut fields = payload_fields(good);
+    if let Some((_, old)) = fields.iter_mut().find(|(key, _)| *key == field) {
+        *old = value;
+    }
+    map(fields)
 }
 
 fn signatures(good: &Good) -> Vec<Case> {
@@ -251,199 +255,6 @@ fn frames(good: &Good) -> Vec<Case> {
         case("a receipt", "typ is a receipt's", "sealpost-receipt-v1+cose", "wrong_typ"),
         case("version 2", "typ is one that does not exist", "sealpost-notification-v2+cose", "wrong_typ"),
     ]
-}
-
-fn certificates(good: &Good) -> Vec<Case> {
-    let root = world::root("st-mary");
-    let by = |name: &str, what: &'static str, certificate: Vec<u8>, key: &str, code: &'static str| {
-        let signed = signed_payload(good, TYP, key, &certificate, &payload(good)).sign(&world::key(key));
-        inside(good, &format!("certificate: {name}"), what, &signed, code)
-    };
-    let lab = || world::certificate("st-mary", Purpose::Send, "lab");
-    let with = |change: &dyn Fn(&mut Certificate)| {
-        let mut certificate = lab();
-        change(&mut certificate);
-        certificate.sign(&root).unwrap()
-    };
-    let mut flipped = lab().sign(&root).unwrap();
-    *flipped.last_mut().unwrap() ^= 1;
-    let p256 = Certificate {
-        key: RequestKey::P256(world::p256("lab").public()),
-        roles: vec![Role::Sender],
-        ..world::certificate("st-mary", Purpose::Request, "lab")
-    };
-    let mut cases = vec![
-        by(
-            "unknown root",
-            "made by a root that is not the tenant's",
-            lab().sign(&world::key("stranger")).unwrap(),
-            "lab",
-            "unknown_root",
-        ),
-        by(
-            "another tenant's",
-            "a sender of another tenant, certified by that tenant's root",
-            world::signed_certificate("st-john", Purpose::Send, "lab"),
-            "lab",
-            "unknown_root",
-        ),
-        by(
-            "another tenant's name",
-            "made by the tenant's root, and names another tenant",
-            with(&|certificate| certificate.tenant = "st-john".parse().unwrap()),
-            "lab",
-            "wrong_tenant",
-        ),
-        by("flipped bit", "a bit of the root's signature is flipped", flipped, "lab", "bad_signature"),
-        by(
-            "for enrolling",
-            "an enrol key signs the message",
-            world::signed_certificate("st-mary", Purpose::Enrol, "portal"),
-            "portal",
-            "wrong_purpose",
-        ),
-        by(
-            "for revoking",
-            "a revoke key signs the message",
-            world::signed_certificate("st-mary", Purpose::Revoke, "security"),
-            "security",
-            "wrong_purpose",
-        ),
-        by(
-            "for requests",
-            "a request key on P-256 signs the message",
-            p256.sign(&root).unwrap(),
-            "lab",
-            "wrong_purpose",
-        ),
-        by(
-            "another sender's",
-            "another sender's certificate stands beside this sender's signature",
-            world::signed_certificate("st-mary", Purpose::Send, "cafeteria"),
-            "lab",
-            "bad_signature",
-        ),
-        by(
-            "expired",
-            "it ended a second before the notification was made",
-            with(&|certificate| certificate.not_after = NOW.minus(61)),
-            "lab",
-            "certificate_expired",
-        ),
-        by(
-            "not yet valid",
-            "it begins a second after the notification was made",
-            with(&|certificate| certificate.not_before = NOW.minus(59)),
-            "lab",
-            "certificate_not_yet_valid",
-        ),
-    ];
-    for (name, what, trust) in [
-        (
-            "compromised",
-            "the tenant's status says that the sender's key is in other hands",
-            "sender compromised",
-        ),
-        ("retired", "the tenant's status says that the sender's key is out of use", "sender retired"),
-    ] {
-        let mut case = by(name, what, lab().sign(&root).unwrap(), "lab", "key_revoked");
-        case.trust = trust;
-        cases.push(case);
-    }
-    cases
-}
-
-/// Certificates that the root signed though they are not of the form.
-fn certificate_forms(good: &Good) -> Vec<Case> {
-    let root = world::root("st-mary");
-    let forged = |key: Item, subject: &str| {
-        map([
-            (1, text("st-mary")),
-            (2, int(1)),
-            (3, text(subject)),
-            (4, bytes(world::id("forged certificate"))),
-            (5, key),
-            (6, Item::Uint(NOW.0 - DAY)),
-            (7, Item::Uint(NOW.0 + DAY)),
-        ])
-    };
-    let ed25519 = |key: &[u8]| array([int(-19), bytes(key)]);
-    let lab = *world::key("lab").verifying_key().as_bytes();
-    let case = |name: &str, what: &'static str, payload: &Item, code: &'static str| {
-        let certificate = Sign1::new(&root, "sealpost-certificate-v1+cose", None, payload).sign(&root);
-        let signed = signed_payload(good, TYP, "lab", &certificate, &self::payload(good));
-        inside(good, &format!("certificate: {name}"), what, &signed.sign(&world::key("lab")), code)
-    };
-    let mut identity = [0; 32];
-    identity[0] = 1;
-    // y = p + 3: the point y = 3 in a form that is not reduced.
-    let mut unreduced = [0xff; 32];
-    (unreduced[0], unreduced[31]) = (0xf0, 0x7f);
-    let mut no_point = [0; 32];
-    no_point[0] = 2;
-    let request = |key: &SigningKey| {
-        let mut fields = vec![(int(1), text("st-mary")), (int(2), int(2)), (int(3), text("lab"))];
-        fields.extend([
-            (int(4), bytes(world::id("forged certificate"))),
-            (int(5), ed25519(key.verifying_key().as_bytes())),
-            (int(6), Item::Uint(NOW.0 - DAY)),
-            (int(7), Item::Uint(NOW.0 + DAY)),
-        ]);
-        Item::Map(fields)
-    };
-    vec![
-        case(
-            "a key of small order",
-            "the key is the neutral element",
-            &forged(ed25519(&identity), "lab"),
-            "wrong_value",
-        ),
-        case("a key of order 2", "the key is (0, -1)", &forged(ed25519(&order_two()), "lab"), "wrong_value"),
-        case(
-            "a key that is not reduced",
-            "the key is a point in another form than its own",
-            &forged(ed25519(&unreduced), "lab"),
-            "wrong_value",
-        ),
-        case(
-            "a key that is no point",
-            "y = 2 is on no point of the curve",
-            &forged(ed25519(&no_point), "lab"),
-            "wrong_value",
-        ),
-        case(
-            "a key of 31 bytes",
-            "the key is a byte short",
-            &forged(ed25519(&lab[..31]), "lab"),
-            "wrong_value",
-        ),
-        case(
-            "a P-256 key for sending",
-            "only a request key may be P-256",
-            &forged(array([int(-9), bytes(world::p256("lab").public())]), "lab"),
-            "unknown_algorithm",
-        ),
-        case(
-            "a key of an unknown algorithm",
-            "the key's algorithm is EdDSA (-8)",
-            &forged(array([int(-8), bytes(lab)]), "lab"),
-            "unknown_algorithm",
-        ),
-        case("a name in capitals", "the subject is LAB", &forged(ed25519(&lab), "LAB"), "wrong_value"),
-        case("oversized", "401 bytes and more", &forged(ed25519(&lab), &"x".repeat(300)), "too_large"),
-        case(
-            "no roles for requests",
-            "purpose request without a role",
-            &request(&world::key("lab")),
-            "wrong_value",
-        ),
-    ]
-}
-
-fn order_two() -> [u8; 32] {
-    let mut point = [0xff; 32];
-    (point[0], point[31]) = (0xec, 0x7f);
-    point
 }
 
 fn ids_and_times(good: &Good) -> Vec<Case> {

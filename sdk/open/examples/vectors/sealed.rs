@@ -186,7 +186,7 @@ fn replays() -> Value {
         },
         {
             "name": "the same message to another prekey",
-            "what": "tenant, sender and transport id are those of a message that was opened; box and prekey are not",
+            "what": "tenant, sender and transport id are those of an opened message; box and prekey are not",
             "steps": [
                 { "open": "hybrid/one language", "now": NOW.0, "code": null },
                 { "open": "classical/one language", "now": NOW.0, "code": "replayed" },

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::sealed::hex;
 use crate::world;
-use crate::{device_structures, exchanges, tenant_structures};
+use crate::{device_sets, device_structures, exchanges, tenant_structures};
 
 /// One structure and what a verifier says to it.
 pub(crate) struct Structure {
@@ -31,19 +31,21 @@ impl Structure {
     }
 
     fn value(self, code: Value, read: Value) -> Value {
-        json!({
+        let mut value = json!({
             "kind": self.kind,
             "name": format!("{}/{}", self.kind, self.name),
             "what": self.what,
             "given": self.given,
-            "code": code,
-            "read": read,
-        })
+        });
+        value["code"] = code;
+        value["read"] = read;
+        value
     }
 }
 
 pub(crate) fn vectors() -> Value {
     let mut structures = tenant_structures::structures();
+    structures.extend(device_sets::structures());
     structures.extend(device_structures::structures());
     structures.extend(exchanges::structures());
     json!({ "trusts": trusts(), "structures": structures })

@@ -36,7 +36,7 @@ pub(crate) fn id(name: &str) -> [u8; 16] {
 /// A stream of bytes that follows from a name.
 pub(crate) struct Dice {
     seed: [u8; 32],
-    drawn: u64,
+    drawn: usize,
 }
 
 impl Dice {
@@ -47,11 +47,11 @@ impl Dice {
     fn byte(&mut self) -> u8 {
         let block: [u8; 32] = Sha256::new()
             .chain_update(self.seed)
-            .chain_update((self.drawn / 32).to_be_bytes())
+            .chain_update(((self.drawn / 32) as u64).to_be_bytes())
             .finalize()
             .into();
         self.drawn += 1;
-        block[(self.drawn as usize - 1) % 32]
+        block[(self.drawn - 1) % 32]
     }
 }
 

@@ -37,13 +37,15 @@ pub struct TicketState {
     pub ticket: TicketId,
     /// When it ends (seconds).
     pub expires_at: UnixTime,
-    /// The enrolments that claimed it, in the order they came. Two with valid codes mean that the secret leaked.
+    /// The enrolments that claimed it, in the order they came. Two with valid codes mean that the secret
+    /// leaked.
     pub enrolments: Vec<Base64Url>,
     /// Whether the ticket was used or closed.
     pub closed: bool,
 }
 
-/// `POST /v1/tickets/{ticket}/close`, by an enroller: nobody may claim it any more, and its enrolments are dropped.
+/// `POST /v1/tickets/{ticket}/close`, by an enroller: nobody may claim it any more, and its enrolments are
+/// dropped.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CloseBody {}
@@ -68,7 +70,8 @@ pub struct DeviceSetState {
     pub version: u64,
 }
 
-/// The answer to `GET /v1/devices/{device}?wait=`, signed by the device: its admission once it is countersigned.
+/// The answer to `GET /v1/devices/{device}?wait=`, signed by the device: its admission once it is
+/// countersigned.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DeviceState {
     /// The admission; nothing while the enrolment waits.

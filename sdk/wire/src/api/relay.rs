@@ -33,7 +33,8 @@ pub struct SubmittedBox {
 
 impl Submission {
     /// What makes a repeated `PUT` the same: SHA-256 over
-    /// `["sealpost-submission/1", expires_at, priority, [* [device, SHA-256(sealed)]]]`, boxes sorted by device.
+    /// `["sealpost-submission/1", expires_at, priority, [* [device, SHA-256(sealed)]]]`, boxes sorted by
+    /// device.
     #[must_use]
     pub fn digest(&self) -> Digest {
         let mut boxes: Vec<_> =

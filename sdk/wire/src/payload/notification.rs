@@ -321,8 +321,8 @@ impl Notification {
     }
 }
 
-/// Map entries in the order of their encoded keys: shorter texts first, then bytewise (RFC 8949 section 4.2.1: the
-/// length is in the head).
+/// Map entries in the order of their encoded keys: shorter texts first, then bytewise (RFC 8949 section
+/// 4.2.1: the length is in the head).
 fn in_encoded_order<T>(map: &BTreeMap<String, T>) -> Vec<(&String, &T)> {
     let mut entries: Vec<_> = map.iter().collect();
     entries.sort_by_key(|(key, _)| key.len());
@@ -449,6 +449,10 @@ mod tests {
             .prop_map(|length| "x".repeat(length))
     }
 
+    fn labels() -> impl Strategy<Value = BTreeMap<String, String>> {
+        btree_map(language(), text(TITLE_BYTES_MAX), 1..4)
+    }
+
     /// A few, or around the count `max`.
     fn count(max: usize) -> impl Strategy<Value = usize> {
         prop_oneof![20 => 0..4_usize, 1 => Just(max), 1 => Just(max + 1)]
@@ -471,7 +475,7 @@ mod tests {
             parts in count(PARTS_MAX)
                 .prop_flat_map(|n| vec((text(MEDIA_TYPE_BYTES_MAX), vec(0_u8.., 0..40)), n)),
             replies in count(REPLIES_MAX)
-                .prop_flat_map(|n| vec((text(REPLY_CODE_BYTES_MAX), btree_map(language(), text(TITLE_BYTES_MAX), 1..4)), n)),
+                .prop_flat_map(|n| vec((text(REPLY_CODE_BYTES_MAX), labels()), n)),
             attachments in count(ATTACHMENTS_MAX),
             head in any::<Option<u64>>(),
         ) -> Notification {
@@ -498,7 +502,7 @@ mod tests {
         #[test]
         fn what_is_checked_is_what_the_reader_refuses(notification in notification()) {
             let bytes = notification.write(TransportId([6; 16]), DeviceId([7; 16]));
-            prop_assert!(bytes.len() <= notification.written_bytes_max(), "a copy of the plaintext was left behind");
+            prop_assert!(bytes.len() <= notification.written_bytes_max(), "a copy was left behind");
             let read = Notification::read(&bytes);
             prop_assert_eq!(notification.check().is_ok(), read.is_ok(), "{:?}", read);
             if let Ok((_, _, read)) = read {
