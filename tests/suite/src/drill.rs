@@ -1,4 +1,5 @@
-//! The drill: a site under load, whose programs are killed at seeded random moments and started again at once.
+//! The drill: a site under load, whose programs are killed at seeded random moments and started again at
+//! once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -179,7 +180,8 @@ impl Drill {
         &self.record
     }
 
-    /// Waits for the moment, kills, cuts, and starts again on the same files. Returns how long the victim was away.
+    /// Waits for the moment, kills, cuts, and starts again on the same files. Returns how long the victim was
+    /// away.
     ///
     /// # Errors
     /// The victim had ended by itself, or does not start again; the load has come to a stop.
@@ -226,8 +228,8 @@ impl Drill {
         self.devices.iter_mut().try_for_each(|(_, program)| program.start().map(drop))
     }
 
-    /// Ends the load, lets everything come to its end, at most until nothing has changed for `patience`, and checks the
-    /// promises.
+    /// Ends the load, lets everything come to its end, at most until nothing has changed for `patience`, and
+    /// checks the promises.
     ///
     /// # Errors
     /// A program had ended by itself, or a server does not end well.

@@ -14,7 +14,8 @@ use crate::Outcome;
 /// How long a program may take to say that it is ready. A start takes milliseconds; the machine may be busy.
 const READY_SECONDS_MAX: u64 = 60;
 
-/// The program `name`, beside or above the running one: Cargo puts tests into `deps`, programs one folder above.
+/// The program `name`, beside or above the running one: Cargo puts tests into `deps`, programs one folder
+/// above.
 ///
 /// # Errors
 /// It was not built.
@@ -38,8 +39,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command`. Its first line on standard output is kept for [`Self::ready`], the others go to `hear`; standard
-    /// error is appended to `log`.
+    /// Starts `command`. Its first line on standard output is kept for [`Self::ready`], the others go to
+    /// `hear`; standard error is appended to `log`.
     ///
     /// # Errors
     /// The log cannot be opened, the program cannot be started.
@@ -82,7 +83,8 @@ impl Process {
         })
     }
 
-    /// Writes a line to its standard input. Returns whether it could be written: a process that was killed reads nothing.
+    /// Writes a line to its standard input. Returns whether it could be written: a process that was killed
+    /// reads nothing.
     pub fn tell(&mut self, line: &str) -> bool {
         let Some(stdin) = &mut self.stdin else { return false };
         // One write, so that a kill cannot leave half a line.

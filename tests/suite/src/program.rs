@@ -37,7 +37,8 @@ pub struct Program {
 }
 
 impl Program {
-    /// The program that `command` starts, with its files in `folder`. What it says after its first line goes to `hear`.
+    /// The program that `command` starts, with its files in `folder`. What it says after its first line goes
+    /// to `hear`.
     #[must_use]
     pub fn new(
         name: &'static str,
@@ -74,7 +75,8 @@ impl Program {
         self.tap.as_ref().ok_or_else(|| format!("{} has no tap", self.name).into())
     }
 
-    /// From the next start on, what the program has not synced is lost by a cut. Its files count as durable as they are.
+    /// From the next start on, what the program has not synced is lost by a cut. Its files count as durable
+    /// as they are.
     ///
     /// # Errors
     /// It is running; the shim is not built.

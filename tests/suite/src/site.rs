@@ -104,7 +104,8 @@ impl Site {
         Ok(recipient)
     }
 
-    /// Lets a new device of `recipient` in, from ticket to mailbox, with a push token of one emulated provider.
+    /// Lets a new device of `recipient` in, from ticket to mailbox, with a push token of one emulated
+    /// provider.
     ///
     /// # Errors
     /// Any step's.

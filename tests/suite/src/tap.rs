@@ -1,7 +1,8 @@
-//! A tap: an HTTP/1.1 proxy in front of a server that sees each exchange and may falsify or swallow the answer.
+//! A tap: an HTTP/1.1 proxy in front of a server that sees each exchange and may falsify or swallow the
+//! answer.
 //!
-//! Clients know the server by the tap's address, which stays when the server is started anew on another port. While the
-//! server is away, the tap closes what comes.
+//! Clients know the server by the tap's address, which stays when the server is started anew on another port.
+//! While the server is away, the tap closes what comes.
 
 use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

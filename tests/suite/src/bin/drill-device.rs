@@ -1,4 +1,5 @@
-//! A device that syncs without end, for drills: it says `shown NOTIFICATION REVISION` for each that it hands over.
+//! A device that syncs without end, for drills: it says `shown NOTIFICATION REVISION` for each that it hands
+//! over.
 //!
 //! Arguments: the folder of its state, the folder of its platform. It ends when its standard input does.
 

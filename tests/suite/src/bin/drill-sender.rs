@@ -1,5 +1,6 @@
-//! A sender for drills. Each line `KEY RECIPIENT PRIORITY` on standard input is a source event; it says `queued KEY` once
-//! the outbox has it, or `refused KEY CODE`, and seals, sends and follows what becomes of it.
+//! A sender for drills. Each line `KEY RECIPIENT PRIORITY` on standard input is a source event; it says
+//! `queued KEY` once the outbox has it, or `refused KEY CODE`, and seals, sends and follows what becomes of
+//! it.
 //!
 //! Arguments: the identity file, the folder of the outbox. It ends when its standard input does.
 

@@ -25,8 +25,8 @@ fn receipts_that_the_device_did_not_sign_prove_nothing() {
     let _enrolled = site.enrol(recipient, &EnrolOptions::default()).unwrap();
     let (_, mut sender) = site.sender("laboratory").unwrap();
 
-    // For every event, the relay says that the device has opened the message: by its own word, and by a receipt of its
-    // own making.
+    // For every event, the relay says that the device has opened the message: by its own word, and by a
+    // receipt of its own making.
     let forger = SigningKey::generate(&mut UnwrapErr(SysRng));
     let tenant = site.tenant.id.clone();
     site.relay.tap().unwrap().observe(move |exchange| {
