@@ -1,5 +1,7 @@
 //! `hpke` and an Ed25519 signature on their own, over the bytes that a sealed message has.
 
+use std::marker::PhantomData;
+
 use ed25519_dalek::{Signer as _, SigningKey};
 use getrandom::SysRng;
 use hpke::aead::ChaCha20Poly1305;
@@ -11,9 +13,10 @@ use rand_core::UnwrapErr;
 pub struct Bare<K: Kem> {
     signing: SigningKey,
     public: Vec<u8>,
-    private: K::PrivateKey,
+    private: Vec<u8>,
     message: Vec<u8>,
     aad: Vec<u8>,
+    kem: PhantomData<K>,
 }
 
 impl<K: Kem> Bare<K> {
@@ -25,9 +28,10 @@ impl<K: Kem> Bare<K> {
         Self {
             signing: SigningKey::from_bytes(&[7; 32]),
             public: public.to_bytes().to_vec(),
-            private,
+            private: private.to_bytes().to_vec(),
             message: vec![0x61; bytes],
             aad: vec![0x62; aad],
+            kem: PhantomData,
         }
     }
 
@@ -50,10 +54,12 @@ impl<K: Kem> Bare<K> {
 
     /// Opens and verifies once.
     pub fn open(&self, (signature, key, ciphertext): &([u8; 64], Vec<u8>, Vec<u8>)) {
+        // As a device keeps it, in 32 bytes: most prekeys open one message.
+        let private = K::PrivateKey::from_bytes(&self.private).expect("the key was just made");
         let key = K::EncappedKey::from_bytes(key).expect("the key was just made");
         let message = hpke::single_shot_open::<ChaCha20Poly1305, HkdfSha256, K>(
             &OpModeR::Base,
-            &self.private,
+            &private,
             &key,
             b"",
             ciphertext,

@@ -62,7 +62,7 @@ pub fn row(
         spread: runs.spread(),
         unit: "/s",
         limit: runs.limit(),
-        limit_is: Some("bare hpke and Ed25519 over as many bytes".to_owned()),
+        limit_is: Some("bare hpke and Ed25519 over as many bytes, keys as they are stored".to_owned()),
         ratio,
         budget: format!("at least {SHARE} x the limit"),
         holds: ratio.is_some_and(|ratio| ratio >= SHARE),

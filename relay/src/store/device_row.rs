@@ -67,18 +67,42 @@ impl Device {
             _ => return None,
         };
         let created = UnixTime(row.u64()?);
-        let push = match row.u8()? {
-            0 => None,
-            _ => Some(PushTarget {
-                app: AppId(row.u16()?),
-                registered_ms: row.u64()?,
-                refused: row.u8()? != 0,
-                token: SealedPushToken::from_bytes(row.blob()?.to_vec()),
-            }),
-        };
+        let push = PushTarget::read(&mut row)?;
         row.end(Self { identity_key, request_key, created, push })
     }
 }
+
+impl PushTarget {
+    /// The push target in the row of a device. Its keys are passed over: to make points of them takes longer than all
+    /// the rest of a lease.
+    pub(super) fn decode(value: &[u8]) -> Option<Option<Self>> {
+        let mut row = Decoder::new(value)?;
+        row.bytes(IDENTITY_KEY_BYTES)?;
+        let request_key_bytes = match row.u8()? {
+            ED25519 => 32,
+            P256 => 33,
+            _ => return None,
+        };
+        row.bytes(request_key_bytes + CREATED_BYTES)?;
+        let push = Self::read(&mut row)?;
+        row.end(push)
+    }
+
+    fn read(row: &mut Decoder<'_>) -> Option<Option<Self>> {
+        if row.u8()? == 0 {
+            return Some(None);
+        }
+        Some(Some(Self {
+            app: AppId(row.u16()?),
+            registered_ms: row.u64()?,
+            refused: row.u8()? != 0,
+            token: SealedPushToken::from_bytes(row.blob()?.to_vec()),
+        }))
+    }
+}
+
+const IDENTITY_KEY_BYTES: usize = 32;
+const CREATED_BYTES: usize = 8;
 
 const ED25519: u8 = 1;
 const P256: u8 = 2;

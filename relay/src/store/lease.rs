@@ -5,7 +5,7 @@ use sealpost_wire::clock::UnixTime;
 use sealpost_wire::id::{DeviceId, TenantId};
 use sealpost_wire::payload::Priority;
 
-use super::device_row::Device;
+use super::device_row::PushTarget;
 use super::key::{self, DEVICES, JOBS, MAILBOXES};
 use super::lane::{Due, Lane, SCAN_ROWS_MAX};
 use super::mailbox::Mailbox;
@@ -117,8 +117,8 @@ impl Store {
             _ => return Ok(None),
         };
         let Some(row) = self.engine.get(DEVICES, &key)? else { return Ok(None) };
-        let row = Device::decode(&row).ok_or(Damaged(DEVICES.name()))?;
-        let target = row.push.filter(|push| push.app == id.app && !push.refused);
+        let target = PushTarget::decode(&row).ok_or(Damaged(DEVICES.name()))?;
+        let target = target.filter(|push| push.app == id.app && !push.refused);
         Ok(target.map(|target| Lease {
             device,
             due_ms,

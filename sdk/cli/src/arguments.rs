@@ -4,7 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use sealpost_wire::id::{DeviceId, KeyId, NotificationId, RecipientId, SubjectId, TenantId, TicketId};
+use sealpost_wire::id::{
+    DeviceId, Digest, KeyId, NotificationId, RecipientId, SubjectId, TenantId, TicketId,
+};
+use tracing_subscriber::filter::LevelFilter;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,6 +25,42 @@ Examples:
 Exit codes: 0 done; 1 refused or failed; 2 the command line; 3 not now, the same command later may do.
 With --json the last line of standard output is one JSON object, also for a failure.";
 
+const INIT_EXAMPLES: &str = "\
+Example:
+  sealpost tenant init st-mary --keyserver https://keys.example --relay https://relay.example
+
+The URLs are the servers' public_url: clients sign them, so they must be the ones that clients use.";
+
+const TICKET_EXAMPLES: &str = "\
+Examples:
+  At the desk; somebody compares the code on the phone with the one here:
+    sealpost ticket new --recipient RECIPIENT --consent lab-result --wait 5m
+  In two steps:
+    sealpost ticket new --no-qr
+    sealpost ticket show TICKET --wait 5m
+    sealpost ticket approve TICKET 12345678";
+
+const ENROL_EXAMPLES: &str = "\
+Examples:
+  sealpost device enrol - --wait 5m < link.txt
+  sealpost device --device phone-2 enrol - --suite both --p256 < link.txt
+
+Other users of a machine see the arguments of its programs: give the link on standard input.";
+
+const SEND_EXAMPLES: &str = "\
+Examples:
+  sealpost send --hl7 result.hl7 --patients patients.toml --wait 60
+  sealpost send --text 'Please call us' --recipient RECIPIENT --source visit-417 --priority critical
+
+A message whose patient is not in the map, or that cannot be read, is held (`sealpost quarantine`) and nothing is sent.
+Once the command has stored an alert it is in the outbox: with exit code 3, `sealpost outbox run` goes on with it.";
+
+const QUARANTINE_EXAMPLES: &str = "\
+Example:
+  sealpost quarantine list
+  sealpost quarantine release ID --to result.hl7
+  sealpost send --hl7 result.hl7 --patients patients.toml";
+
 /// End-to-end encrypted push notifications for health care: administration, sending, and a device for the terminal.
 #[derive(Debug, Parser)]
 #[command(name = "sealpost", version, after_help = EXAMPLES, propagate_version = true)]
@@ -32,11 +71,32 @@ pub(crate) struct Arguments {
     /// Print one JSON object as the last line of standard output
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// What to log to standard error: error, warn, info, debug
-    #[arg(long, global = true, default_value = "error", value_name = "LEVEL")]
-    pub(crate) log: String,
+    /// What to log to standard error
+    #[arg(long, global = true, value_enum, default_value = "error", value_name = "LEVEL")]
+    pub(crate) log: LogLevel,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogLevel {
+    Off,
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+impl LogLevel {
+    pub(crate) const fn filter(self) -> LevelFilter {
+        match self {
+            Self::Off => LevelFilter::OFF,
+            Self::Error => LevelFilter::ERROR,
+            Self::Warn => LevelFilter::WARN,
+            Self::Info => LevelFilter::INFO,
+            Self::Debug => LevelFilter::DEBUG,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -51,6 +111,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Recipient(RecipientCommand),
     /// What recipients agreed to
+    #[command(subcommand)]
     Consent(ConsentCommand),
     /// Let devices in
     #[command(subcommand)]
@@ -58,6 +119,7 @@ pub(crate) enum Command {
     /// A device for the terminal
     Device(DeviceCommand),
     /// Send a lab result or a text
+    #[command(after_help = SEND_EXAMPLES)]
     Send(SendCommand),
     /// What waits to be sent
     #[command(subcommand)]
@@ -74,7 +136,8 @@ pub(crate) enum TenantCommand {
     /// Make a tenant: its root key, and an enroller that countersigns devices
     ///
     /// Prints the lines for the configuration of both servers. Keep root.json offline afterwards: it is needed again
-    /// only to add senders.
+    /// only to add senders and to renew certificates.
+    #[command(after_help = INIT_EXAMPLES)]
     Init {
         /// The tenant's name: a-z, 0-9, '-' and '.'
         tenant: TenantId,
@@ -85,12 +148,32 @@ pub(crate) enum TenantCommand {
         #[arg(long, value_name = "URL")]
         relay: String,
         /// How long the enroller's certificates are valid
-        #[arg(long, default_value = "365", value_name = "DAYS")]
+        #[arg(long, default_value = "365", value_parser = clap::value_parser!(u32).range(1..=3650), value_name = "DAYS")]
         valid_days: u32,
     },
-    /// Show the tenant, its servers, senders and enrollers
+    /// Show the tenant, its servers, its keys and until when they are certified, and what is revoked
     Show,
+    /// Make new certificates for the enroller's keys
+    Renew {
+        /// How long they are valid
+        #[arg(long, default_value = "365", value_parser = clap::value_parser!(u32).range(1..=3650), value_name = "DAYS")]
+        valid_days: u32,
+        /// The enroller, if there are several
+        #[arg(long, value_name = "NAME")]
+        enroller: Option<String>,
+    },
+    /// Sign the list of what is revoked anew, and publish it at both servers
+    ///
+    /// Once something was revoked, servers refuse to work with a list older than their limit (a day by default): they
+    /// could not tell whether it is being withheld from them. Run this every hour by a timer.
+    Publish {
+        /// The enroller that signs, if there are several
+        #[arg(long, value_name = "NAME")]
+        enroller: Option<String>,
+    },
     /// Revoke devices and keys, at both servers at once
+    ///
+    /// Nothing takes a revocation back. From the first one on, `sealpost tenant publish` must run at least daily.
     Revoke {
         /// A device that is lost
         #[arg(long = "device", value_name = "DEVICE")]
@@ -98,6 +181,9 @@ pub(crate) enum TenantCommand {
         /// A key, by its id (`sealpost tenant show`)
         #[arg(long = "key", value_name = "KEY")]
         keys: Vec<KeyId>,
+        /// All keys of a sending system
+        #[arg(long = "sender", value_name = "NAME")]
+        senders: Vec<String>,
         /// The keys are in other hands: what they signed counts no more
         #[arg(long)]
         compromised: bool,
@@ -114,7 +200,15 @@ pub(crate) enum SenderCommand {
         /// Its name: a-z, 0-9, '-' and '.'
         name: SubjectId,
         /// How long its certificates are valid
-        #[arg(long, default_value = "365", value_name = "DAYS")]
+        #[arg(long, default_value = "365", value_parser = clap::value_parser!(u32).range(1..=3650), value_name = "DAYS")]
+        valid_days: u32,
+    },
+    /// Make new certificates for a sending system's keys; its outbox stays
+    Renew {
+        /// Its name
+        name: SubjectId,
+        /// How long they are valid
+        #[arg(long, default_value = "365", value_parser = clap::value_parser!(u32).range(1..=3650), value_name = "DAYS")]
         valid_days: u32,
     },
     /// List the sending systems
@@ -127,10 +221,24 @@ pub(crate) enum RecipientCommand {
     New,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConsentCommand {
+    /// Record that a recipient agrees to a category
+    Grant(Said),
+    /// Record that a recipient does not agree to a category, or no more
+    Withdraw(Said),
+    /// Show what a recipient said last about each category
+    List {
+        /// The recipient
+        recipient: RecipientId,
+        /// The enroller, if there are several
+        #[arg(long, value_name = "NAME")]
+        enroller: Option<String>,
+    },
+}
+
 #[derive(Debug, Args)]
-pub(crate) struct ConsentCommand {
-    /// What the recipient said
-    pub(crate) said: Said,
+pub(crate) struct Said {
     /// The recipient
     pub(crate) recipient: RecipientId,
     /// The category, e.g. lab-result
@@ -149,19 +257,13 @@ pub(crate) struct ConsentCommand {
     pub(crate) enroller: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Said {
-    /// They agree
-    Grant,
-    /// They do not, or no more
-    Withdraw,
-}
-
 #[derive(Debug, Subcommand)]
 pub(crate) enum TicketCommand {
     /// Make a ticket: a link and a QR code that let one device in within 15 minutes
     ///
-    /// The link holds a secret. Show it only where the patient is authenticated already.
+    /// The link holds a secret. Show it only where the patient is authenticated already. With --json and --wait, the link
+    /// is a JSON object on a line of its own, before the wait begins.
+    #[command(after_help = TICKET_EXAMPLES)]
     New {
         /// Whose device it lets in; a new pseudonym without it
         #[arg(long, value_name = "RECIPIENT")]
@@ -212,6 +314,14 @@ pub(crate) enum TicketCommand {
         #[arg(long, value_name = "NAME")]
         enroller: Option<String>,
     },
+    /// Let nobody in with a ticket any more
+    Close {
+        /// The ticket
+        ticket: TicketId,
+        /// The enroller, if there are several
+        #[arg(long, value_name = "NAME")]
+        enroller: Option<String>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -240,6 +350,9 @@ pub(crate) struct DeviceCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeviceSubcommand {
     /// Enrol with the link of a ticket, and print the code to compare
+    ///
+    /// With --json and --wait, the code is a JSON object on a line of its own, before the wait begins.
+    #[command(after_help = ENROL_EXAMPLES)]
     Enrol {
         /// The link; `-` reads it from standard input, where other users of this machine do not see its secret
         link: String,
@@ -269,8 +382,12 @@ pub(crate) enum DeviceSubcommand {
         #[arg(long)]
         extension: bool,
     },
-    /// Show the messages on the device
-    Show,
+    /// Show the newest messages on the device
+    Show {
+        /// All of them
+        #[arg(long)]
+        all: bool,
+    },
     /// Say that a person agrees to a message, or declines; sent at once
     Confirm {
         /// The message
@@ -306,7 +423,7 @@ pub(crate) enum Suites {
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("what").required(true))]
 pub(crate) struct SendCommand {
-    /// HL7 v2 results (ORU^R01); the same file twice makes one alert
+    /// HL7 v2 results (ORU^R01), or `-` for one on standard input; the same message twice makes one alert
     #[arg(long, value_name = "FILE", group = "what", num_args = 1.., requires = "patients")]
     pub(crate) hl7: Vec<PathBuf>,
     /// Which patient is which recipient (TOML or JSON)
@@ -333,6 +450,9 @@ pub(crate) struct SendCommand {
     /// How long it is delivered (24h for what is critical, else 7d)
     #[arg(long, value_parser = duration, value_name = "TIME")]
     pub(crate) lifetime: Option<Duration>,
+    /// What a locked screen shows
+    #[arg(long, value_enum, default_value = "private")]
+    pub(crate) sensitivity: SensitivityArgument,
     /// Also send training and test messages (MSH-11 other than P)
     #[arg(long)]
     pub(crate) allow_training: bool,
@@ -354,9 +474,27 @@ pub(crate) enum PriorityArgument {
     Bulk,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SensitivityArgument {
+    /// Title and text
+    Normal,
+    /// That there is a message, no more
+    Private,
+    /// That there is a message; the text only after the app has authenticated the person
+    Restricted,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum OutboxCommand {
-    /// Send what waits, and take in receipts, until stopped
+    /// List what waits to be sent, and why
+    List {
+        /// The sending system, if there are several
+        #[arg(long, value_name = "NAME")]
+        sender: Option<String>,
+    },
+    /// Send what waits, and take in receipts, until SIGTERM or SIGINT
+    ///
+    /// For a service manager. It can be stopped at any moment: what it had not finished, it goes on with.
     Run {
         /// The sending system, if there are several
         #[arg(long, value_name = "NAME")]
@@ -374,12 +512,16 @@ pub(crate) enum QuarantineCommand {
     /// Print a held message to standard output
     Show {
         /// Its id
-        id: sealpost_wire::id::Digest,
+        id: Digest,
     },
-    /// Print a held message to standard output, and hold it no more
+    /// Hand out a held message, and hold it no more; send it again once what was not clear is
+    #[command(after_help = QUARANTINE_EXAMPLES)]
     Release {
         /// Its id
-        id: sealpost_wire::id::Digest,
+        id: Digest,
+        /// Write it to this new file, for its owner only; to standard output without it
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
     },
 }
 
@@ -394,6 +536,9 @@ pub(crate) struct StatusCommand {
     /// Only the newest alerts
     #[arg(long, default_value = "20", value_name = "N")]
     pub(crate) last: usize,
+    /// All alerts of the outbox
+    #[arg(long, conflicts_with = "last")]
+    pub(crate) all: bool,
 }
 
 /// Seconds, minutes, hours or days: `90s`, `15m`, `24h`, `7d`; a bare number is seconds.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sealpost_device::{
-    Answer, Device, DeviceError, DeviceParts, EnrolOptions, FilePlatform, InboxMessage, RequestKeyKind,
-    TakenBox,
+    Answer, Device, DeviceError, DeviceParts, EnrolOptions, FilePlatform, InboxMessage, PrekeyReport,
+    RequestKeyKind, TakenBox,
 };
 use sealpost_wire::api::relay::PushRegistration;
 use sealpost_wire::message::Suite;
@@ -17,10 +17,12 @@ use serde_json::{Value, json};
 use crate::arguments::{DeviceCommand, DeviceSubcommand, PushArguments, Suites};
 use crate::edge::{self, SystemClock};
 use crate::error::CliError;
-use crate::output::Output;
+use crate::output::{Output, plain, utc};
 
 /// Bytes of a link on standard input.
 const LINK_BYTES_MAX: u64 = 4096;
+/// Messages that `show` shows.
+const SHOWN: usize = 20;
 /// The longest that a server is asked to wait at a time.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
@@ -48,51 +50,75 @@ pub(crate) fn run(command: &DeviceCommand, output: &Output) -> Result<(), CliErr
             output.result(&json!({"device": device.id(), "push": registered.push}));
             Ok(())
         }
+        DeviceSubcommand::Show { all } => show(&open(folder)?, *all, output),
         DeviceSubcommand::Sync { wait, extension } => sync(&mut open(folder)?, *wait, *extension, output),
-        DeviceSubcommand::Show => {
-            let messages = open(folder)?.messages()?;
-            messages.iter().for_each(|message| say_message(message, output));
-            if messages.is_empty() {
-                output.say("No messages.");
-            }
-            output.result(&json!({"messages": messages.iter().map(message_json).collect::<Vec<_>>()}));
-            Ok(())
-        }
         DeviceSubcommand::Confirm { notification, decline } => {
             let mut device = open(folder)?;
             let answer = if *decline { Answer::Decline } else { Answer::Confirm };
             device.answer(*notification, answer)?;
-            let report = device.sync(Duration::ZERO)?;
+            let report = device.sync(Duration::ZERO).map_err(|error| CliError::Partly {
+                code: error.code().to_owned(),
+                message: format!("the answer is stored and goes out with the next sync: {error}"),
+                temporary: error.is_temporary(),
+                done: json!({"notification": notification, "stored": true}),
+            })?;
             output.say(if *decline { "Declined." } else { "Confirmed." });
             output.result(&json!({"notification": notification, "receipts_sent": report.receipts_sent}));
             Ok(())
         }
-        DeviceSubcommand::Status => {
-            let mut device = open(folder)?;
-            let admitted = device.await_admission(Duration::ZERO)?;
-            let prekeys = device.maintain_prekeys()?.left;
-            output.say(format_args!("device   {} of {}", device.id(), device.tenant()));
-            output.say(if admitted {
-                "state    countersigned"
-            } else {
-                "state    waits to be countersigned"
-            });
-            if let Some(code) = device.code() {
-                output.say(format_args!("code     {code}"));
-            }
-            for count in &prekeys {
-                output.say(format_args!(
-                    "prekeys  {:?}: {} one-time at the keyserver",
-                    count.suite, count.one_time
-                ));
-            }
-            output.result(&json!({
-                "device": device.id(), "tenant": device.tenant(), "admitted": admitted, "code": device.code(),
-                "prekeys": prekeys,
-            }));
-            Ok(())
-        }
+        DeviceSubcommand::Status => status(&mut open(folder)?, output),
     }
+}
+
+fn show(device: &Device, all: bool, output: &Output) -> Result<(), CliError> {
+    let messages = device.messages()?;
+    let count = if all { messages.len() } else { SHOWN };
+    let newest = &messages[messages.len().saturating_sub(count)..];
+    newest.iter().for_each(|message| say_message(message, output));
+    match messages.len() - newest.len() {
+        0 if newest.is_empty() => output.say("No messages."),
+        0 => {}
+        older => output.say(format_args!("{older} older ones: --all shows them.")),
+    }
+    output.result(&json!({"messages": newest.iter().map(message_json).collect::<Vec<_>>()}));
+    Ok(())
+}
+
+/// What is known here, and what the keyserver adds to it if it can be reached.
+fn status(device: &mut Device, output: &Output) -> Result<(), CliError> {
+    let asked = device.await_admission(Duration::ZERO).and_then(|_| device.maintain_prekeys());
+    output.say(format_args!("device     {} of {}", device.id(), device.tenant()));
+    output.say(format_args!("keyserver  {}", device.keyserver()));
+    output.say(format_args!("relay      {}", device.relay()));
+    let word = if device.is_admitted() { "countersigned" } else { "waits to be countersigned" };
+    output.say(format_args!("state      {word}"));
+    if let Some(code) = device.code() {
+        output.say(format_args!("code       {code}"));
+    }
+    let messages = device.messages()?;
+    let new = messages.iter().filter(|message| !message.presented).count();
+    output.say(format_args!("messages   {}, {new} of them new", messages.len()));
+    let (prekeys, unknown) = match &asked {
+        Ok(report) => (report.left.clone(), None),
+        Err(error) => (Vec::new(), Some(error.code())),
+    };
+    for count in &prekeys {
+        let until = count
+            .signed_until
+            .map_or_else(|| "no signed one".to_owned(), |time| format!("signed until {}", utc(time)));
+        output.say(format_args!(
+            "prekeys    {:?}: {} one-time at the keyserver, {until}",
+            count.suite, count.one_time
+        ));
+    }
+    if let Err(error) = &asked {
+        output.say(format_args!("prekeys    not known: {error}"));
+    }
+    output.result(&json!({
+        "device": device.id(), "tenant": device.tenant(), "admitted": device.is_admitted(), "code": device.code(),
+        "messages": messages.len(), "new": new, "prekeys": prekeys, "keyserver_error": unknown,
+    }));
+    Ok(())
 }
 
 fn enrol(
@@ -109,6 +135,9 @@ fn enrol(
     if let Some(code) = &code {
         output.say(format_args!("code    {code}"));
         output.say("Compare the code with the one in the hospital's portal.");
+    }
+    if wait > Duration::ZERO {
+        output.meanwhile(&json!({"device": device.id(), "code": code}));
     }
     let admitted = std::cell::Cell::new(device.is_admitted());
     edge::until(
@@ -134,9 +163,14 @@ fn enrol(
 }
 
 fn sync(device: &mut Device, wait: Duration, extension: bool, output: &Output) -> Result<(), CliError> {
+    if !device.is_admitted() && !device.await_admission(Duration::ZERO)? {
+        return Err(DeviceError::NotAdmitted.into());
+    }
     let report = device.sync(wait)?;
-    if !extension {
-        device.maintain_prekeys()?;
+    // Messages are shown whether or not the keyserver can be reached.
+    let refilled = if extension { Ok(PrekeyReport::default()) } else { device.maintain_prekeys() };
+    if let Err(error) = &refilled {
+        tracing::warn!(code = error.code(), "prekeys could not be refilled");
     }
     let shown = device.present()?;
     shown.iter().for_each(|message| say_message(message, output));
@@ -161,14 +195,18 @@ fn sync(device: &mut Device, wait: Duration, extension: bool, output: &Output) -
     }
     output.result(&json!({
         "boxes": boxes, "shown": shown.iter().map(message_json).collect::<Vec<_>>(),
-        "receipts_sent": report.receipts_sent,
+        "receipts_sent": report.receipts_sent, "prekeys_uploaded": refilled.as_ref().map_or(0, |done| done.uploaded),
+        "prekeys_error": refilled.as_ref().err().map(|error| error.code()),
     }));
     Ok(())
 }
 
 fn open(folder: &Path) -> Result<Device, CliError> {
-    if !folder.exists() {
-        return Err(DeviceError::NotEnrolled.into());
+    // Asked before anything is made: a mistyped folder stays away.
+    if !folder.join("state").exists() {
+        let message =
+            format!("no device is enrolled in {}: see `sealpost device enrol --help`", folder.display());
+        return Err(CliError::state("not_enrolled", message));
     }
     Ok(Device::open(&folder.join("state"), parts(folder)?)?)
 }
@@ -206,17 +244,19 @@ fn read_link(argument: &str) -> Result<EnrolmentLink, CliError> {
 fn say_message(message: &InboxMessage, output: &Output) {
     let notification = &message.notification;
     output.say(format_args!(
-        "{}  from {}  {}",
+        "{}  {}  from {}  {}{}",
         notification.id,
+        utc(message.received),
         message.sender,
-        notification.priority.name()
+        notification.priority.name(),
+        if notification.revision > 1 { ", changed" } else { "" }
     ));
     if let Some(text) = notification.texts.get("en").or_else(|| notification.texts.values().next()) {
-        output.say(format_args!("  {}", text.title));
-        text.body.lines().for_each(|line| output.say(format_args!("  {line}")));
+        output.say(format_args!("  {}", plain(&text.title)));
+        text.body.lines().for_each(|line| output.say(format_args!("  {}", plain(line))));
     }
     for part in &notification.parts {
-        output.say(format_args!("  [{}, {} bytes]", part.media_type, part.bytes.len()));
+        output.say(format_args!("  [{}, {} bytes]", plain(&part.media_type), part.bytes.len()));
     }
 }
 

@@ -1,6 +1,8 @@
 //! Where the program meets the world: the system's clock and randomness, and waiting.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::fs::File;
+use std::io::{IsTerminal as _, Read as _};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,6 +10,8 @@ use getrandom::SysRng;
 use rand_core::{CryptoRng, UnwrapErr};
 use sealpost_sender::SenderParts;
 use sealpost_wire::clock::Clock;
+
+use crate::error::CliError;
 
 /// The system's clock.
 #[derive(Clone, Copy, Debug)]
@@ -51,14 +55,28 @@ pub(crate) fn until<E>(
     }
 }
 
-/// Asks a yes-or-no question on the terminal; nothing without one.
-pub(crate) fn ask(question: &str) -> Option<bool> {
-    if !std::io::stdin().is_terminal() {
-        return None;
-    }
-    print!("{question} [y/N] ");
-    std::io::stdout().flush().ok()?;
+/// Whether somebody is there to be asked.
+pub(crate) fn has_terminal() -> bool {
+    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+}
+
+/// Asks a yes-or-no question on the terminal. No answer is no.
+pub(crate) fn ask(question: &str) -> bool {
+    eprint!("{question} [y/N] ");
     let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).ok()?;
-    Some(matches!(answer.trim(), "y" | "Y" | "yes"))
+    let read = std::io::stdin().read_line(&mut answer);
+    read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
+}
+
+/// Reads a file, or standard input for `-`, as far as `bytes_max` and one byte more.
+pub(crate) fn read(path: &Path, bytes_max: usize) -> Result<Vec<u8>, CliError> {
+    let limit = bytes_max as u64 + 1;
+    let mut bytes = Vec::new();
+    let read = if path.as_os_str() == "-" {
+        std::io::stdin().take(limit).read_to_end(&mut bytes)
+    } else {
+        File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes))
+    };
+    read.map_err(|error| CliError::file(path, error))?;
+    Ok(bytes)
 }

@@ -1,5 +1,7 @@
 //! Why a command failed, in one line, with an exit code that a script can go by.
 
+use std::path::Path;
+
 use sealpost_connector::alert::AlertError;
 use sealpost_connector::patients::PatientMapError;
 use sealpost_connector::quarantine::QuarantineError;
@@ -20,6 +22,18 @@ pub(crate) enum CliError {
         code: &'static str,
         /// What, and what to do about it.
         message: String,
+    },
+    /// Some of it was done, and not all.
+    #[error("{message}")]
+    Partly {
+        /// A stable code.
+        code: String,
+        /// What is missing, and what to do about it.
+        message: String,
+        /// Whether the same command later may do the rest.
+        temporary: bool,
+        /// What was done, for `--json`.
+        done: serde_json::Value,
     },
     /// Not yet: the same command later may do.
     #[error("{0}")]
@@ -64,24 +78,23 @@ impl CliError {
         Self::State { code, message: message.into() }
     }
 
+    /// The file system's answer about `path`.
+    pub(crate) fn file(path: &Path, error: std::io::Error) -> Self {
+        let path =
+            if path.as_os_str() == "-" { "standard input".to_owned() } else { path.display().to_string() };
+        Self::File { path, error }
+    }
+
     /// A stable code.
     pub(crate) fn code(&self) -> &str {
         match self {
             Self::Usage(_) => "usage",
             Self::State { code, .. } => code,
+            Self::Partly { code, .. } => code,
             Self::NotYet(_) => "not_yet",
             Self::File { .. } | Self::PrivateFile(_) => "file",
             Self::Sender(error) => error.code(),
-            Self::Device(error) => match error {
-                DeviceError::NotEnrolled => "not_enrolled",
-                DeviceError::AlreadyEnrolled => "already_enrolled",
-                DeviceError::NotAdmitted => "not_admitted",
-                DeviceError::UnknownMessage => "unknown_message",
-                DeviceError::Http(error) => error.code(),
-                DeviceError::Trust(error) => error.code(),
-                DeviceError::Format(error) => error.code(),
-                _ => "device",
-            },
+            Self::Device(error) => error.code(),
             Self::Patients(_) => "patient_map",
             Self::Quarantine(_) => "quarantine",
             Self::Alert(_) => "alert",
@@ -90,11 +103,22 @@ impl CliError {
         }
     }
 
+    /// What was done before it failed.
+    pub(crate) const fn done(&self) -> Option<&serde_json::Value> {
+        match self {
+            Self::Partly { done, .. } => Some(done),
+            _ => None,
+        }
+    }
+
     /// 1: refused or failed; 2: the command line; 3: the same command later may do.
     pub(crate) fn exit_code(&self) -> u8 {
         let temporary = match self {
             Self::Usage(_) => return 2,
             Self::NotYet(_) => true,
+            Self::Partly { temporary, .. } => *temporary,
+            // An alert waits for credentials to be set right; a person is told that they are not.
+            Self::Sender(SenderError::Http(error)) if error.is_status(401) => false,
             Self::Sender(error) => error.is_temporary(),
             Self::Device(error) => error.is_temporary(),
             _ => false,

@@ -16,6 +16,7 @@ use sealpost_wire::base64url::Base64Url;
 use sealpost_wire::id::TenantId;
 use sealpost_wire::key::SigningKey;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use crate::edge::sender_parts;
 use crate::error::CliError;
@@ -62,7 +63,8 @@ impl Home {
         let path = self.root_path();
         if !path.exists() {
             let message = format!(
-                "there is no tenant root at {}: make one with `sealpost tenant init`",
+                "there is no tenant root at {}: bring it back from where it is kept, or make a tenant with \
+                 `sealpost tenant init`",
                 path.display()
             );
             return Err(CliError::state("no_tenant", message));
@@ -87,7 +89,8 @@ impl Home {
             keyserver: root.keyserver.clone(),
             relay: root.relay.clone(),
         };
-        Ok(write_private(&self.root_path(), serde_json::json!(file).to_string().as_bytes())?)
+        let text = Zeroizing::new(serde_json::json!(file).to_string());
+        Ok(write_private(&self.root_path(), text.as_bytes())?)
     }
 
     /// The names of all senders, or of all enrollers.
@@ -100,6 +103,22 @@ impl Home {
         let mut names: Vec<_> = names.collect();
         names.sort();
         names
+    }
+
+    /// The keys of all enrollers, by name.
+    pub(crate) fn enroller_files(&self) -> Result<Vec<(String, EnrollerIdentityFile)>, CliError> {
+        let read = |name: String| {
+            Ok((name.clone(), EnrollerIdentityFile::read(&self.key_file(Kind::Enroller, &name)?)?))
+        };
+        self.names(Kind::Enroller).into_iter().map(read).collect()
+    }
+
+    /// The keys of all senders, by name.
+    pub(crate) fn sender_files(&self) -> Result<Vec<(String, SenderIdentityFile)>, CliError> {
+        let read = |name: String| {
+            Ok((name.clone(), SenderIdentityFile::read(&self.key_file(Kind::Sender, &name)?)?))
+        };
+        self.names(Kind::Sender).into_iter().map(read).collect()
     }
 
     /// The key file of a sender or an enroller, whether it is there or not.
@@ -125,7 +144,8 @@ impl Home {
         Ok(Enroller::open(identity, &folder.join(name), sender_parts())?)
     }
 
-    fn only(&self, kind: Kind, name: Option<&str>) -> Result<String, CliError> {
+    /// The name given, if there is one like it, or the only one.
+    pub(crate) fn only(&self, kind: Kind, name: Option<&str>) -> Result<String, CliError> {
         let names = self.names(kind);
         let word = kind.word();
         match (name, names.as_slice()) {

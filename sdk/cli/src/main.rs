@@ -5,12 +5,14 @@ mod device;
 mod edge;
 mod error;
 mod home;
+mod outbox;
 mod output;
 mod quarantine;
 mod recipient;
 mod send;
 mod sender;
 mod status;
+mod stop;
 mod tenant;
 mod ticket;
 
@@ -18,6 +20,9 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use clap::error::ErrorKind;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use arguments::{Arguments, Command};
 use error::CliError;
@@ -29,8 +34,10 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return usage(&error),
     };
-    let filter = tracing_subscriber::EnvFilter::new(&arguments.log);
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // Of this project's crates alone: what an HTTP client logs could hold a token.
+    let filter = Targets::new().with_target("sealpost", arguments.log.filter());
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(layer).with(filter).init();
     let output = Output::new(arguments.json);
     match run(&arguments, &output) {
         Ok(()) => ExitCode::SUCCESS,
@@ -51,7 +58,7 @@ fn run(arguments: &Arguments, output: &Output) -> Result<(), CliError> {
         Command::Ticket(command) => ticket::run(command, &home, output),
         Command::Device(command) => device::run(command, output),
         Command::Send(command) => send::run(command, &home, output),
-        Command::Outbox(command) => send::outbox(command, &home, output),
+        Command::Outbox(command) => outbox::run(command, &home, output),
         Command::Quarantine(command) => quarantine::run(command, &home, output),
         Command::Status(command) => status::run(command, &home, output),
     }
@@ -62,8 +69,9 @@ fn run(arguments: &Arguments, output: &Output) -> Result<(), CliError> {
 fn usage(error: &clap::Error) -> ExitCode {
     let is_mistake = !matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
     if is_mistake && std::env::args().any(|argument| argument == "--json") {
-        let first_line = error.to_string().lines().next().unwrap_or_default().to_owned();
-        let error = CliError::Usage(first_line.trim_start_matches("error: ").to_owned());
+        let text = error.to_string();
+        let what: Vec<_> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+        let error = CliError::Usage(what.join(" ").trim_start_matches("error: ").to_owned());
         Output::new(true).error(&error);
         return ExitCode::from(error.exit_code());
     }

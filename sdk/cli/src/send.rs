@@ -1,61 +1,77 @@
-//! `sealpost send` and `sealpost outbox`.
+//! `sealpost send`: lab results and texts into the outbox, and from there to the relay.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sealpost_connector::alert::{Alert as Mapped, AlertOptions};
-use sealpost_connector::hl7::{Message, ReadOptions};
-use sealpost_connector::oru::{Oru, ProcessingId};
+use sealpost_connector::hl7::{MESSAGE_BYTES_MAX, Message, ReadOptions};
+use sealpost_connector::oru::{Oru, ProcessingId, SourceEvent as Source};
 use sealpost_connector::patients::PatientMap;
 use sealpost_connector::quarantine::Reason;
-use sealpost_sender::{Alert, AlertStatus, Enqueued, Sender, SourceEvent, Stage};
+use sealpost_sender::{Alert, AlertStatus, Enqueued, Sender, SenderError, SourceEvent, Stage};
 use sealpost_wire::clock::Clock as _;
 use sealpost_wire::id::{Digest, NotificationId};
 use sealpost_wire::payload::{Priority, Sensitivity, Text};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::arguments::{OutboxCommand, PriorityArgument, SendCommand};
+use crate::arguments::{PriorityArgument, SendCommand, SensitivityArgument};
 use crate::edge::{self, SystemClock};
 use crate::error::CliError;
 use crate::home::Home;
-use crate::output::Output;
+use crate::output::{Output, plain};
 use crate::{quarantine, status};
 
 /// How long a critical alert is delivered, unless told otherwise.
 const LIFETIME_CRITICAL: Duration = Duration::from_secs(24 * 3600);
 /// How long any other is.
 const LIFETIME: Duration = Duration::from_secs(7 * 86_400);
-/// The longest that the relay is asked to wait at a time, so that a stop is noticed.
-const WAIT_MAX: Duration = Duration::from_secs(10);
-/// The longest pause of an outbox that has nothing due.
-const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// The longest that the relay is asked to wait at a time.
+const EVENTS_WAIT_MAX: Duration = Duration::from_secs(10);
+/// The pause after the relay did not answer.
+const PAUSE: Duration = Duration::from_secs(1);
 /// How long `send` tries to reach the relay before it leaves the rest to the outbox.
 const SEND_PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(command: &SendCommand, home: &Home, output: &Output) -> Result<(), CliError> {
-    let mut held = Vec::new();
-    let mut alerts = Vec::new();
+    let mut sender = home.sender(command.sender.as_deref())?;
+    let mut taken = Taken::default();
     match (&command.text, &command.patients) {
-        (Some(body), _) => alerts.push(text_alert(command, body)?),
+        (Some(body), _) => {
+            let alert = text_alert(command, body)?;
+            let enqueued = sender.enqueue(&alert)?;
+            taken.alert(alert.source.key, enqueued, output);
+        }
         (None, Some(map)) => {
             let patients = PatientMap::load(map)?;
             for path in &command.hl7 {
-                match hl7_alerts(command, path, &patients, home)? {
-                    Read::Alerts(read) => alerts.extend(read),
-                    Read::Held(id, reason) => {
-                        let code = reason.code().to_owned();
-                        output.say(format_args!("{}: not sent ({code}); held as {id}", path.display()));
-                        held.push(json!({"file": path, "reason": code, "id": id}));
-                    }
-                }
+                take_result(command, path, &patients, home, &mut sender, &mut taken, output)?;
             }
         }
         (None, None) => return Err(CliError::Usage("--hl7 needs --patients".to_owned())),
     }
-    let mut sender = home.sender(command.sender.as_deref())?;
-    let mut ids = Vec::new();
-    for alert in &alerts {
-        let enqueued = sender.enqueue(alert)?;
+    deliver(&mut sender, &taken.sources, command.wait)?;
+    let alerts = statuses(&sender, &taken.sources)?;
+    if !alerts.is_empty() {
+        status::say(&alerts, output);
+    }
+    taken.end(&alerts, command.wait.is_some(), output)
+}
+
+/// What became of what was to be sent.
+#[derive(Default)]
+struct Taken {
+    /// Keys of source events whose alerts are followed.
+    sources: Vec<String>,
+    /// What the outbox said of each event.
+    events: Vec<Value>,
+    /// Messages in the quarantine.
+    held: Vec<Value>,
+    /// Files that could not be read.
+    unread: Vec<Value>,
+}
+
+impl Taken {
+    fn alert(&mut self, source: String, enqueued: Enqueued, output: &Output) {
         let (id, word) = match enqueued {
             Enqueued::New(id) => (id, "new"),
             Enqueued::Known(id) => (id, "known"),
@@ -63,168 +79,163 @@ pub(crate) fn run(command: &SendCommand, home: &Home, output: &Output) -> Result
         };
         match enqueued {
             Enqueued::New(_) => {}
-            Enqueued::Known(_) => output.say(format_args!("{}: was taken in before", alert.source.key)),
-            Enqueued::Outdated(_) => output.say(format_args!("{}: a newer one was sent", alert.source.key)),
+            Enqueued::Known(_) => output.say(format_args!("{}: already sent", plain(&source))),
+            Enqueued::Outdated(_) => {
+                output.say(format_args!("{}: not sent, a newer one was", plain(&source)))
+            }
         }
-        ids.push((id, word));
+        self.events.push(json!({"source": source, "notification": id, "taken_in": word}));
+        if word != "outdated" {
+            self.sources.push(source);
+        }
     }
-    send_now(&mut sender, &ids, command.wait)?;
-    let mine = of_these(&sender, &ids)?;
-    mine.iter().for_each(|alert| status::say(alert, output));
-    let opened = mine.iter().all(AlertStatus::is_opened);
-    let failed = mine.iter().flat_map(|alert| &alert.submissions).find(|one| one.stage == Stage::Failed);
-    let failure = failed.map(|one| one.failure.clone().unwrap_or_else(|| "unknown".to_owned()));
-    let accepted = mine.iter().flat_map(|alert| &alert.submissions).all(|one| one.stage == Stage::Accepted);
-    if let Some(code) = failure {
-        return Err(CliError::state("not_sent", format!("an alert cannot be sent: {code}")));
-    }
-    if !held.is_empty() {
-        let message = format!("{} of the files were not sent: see `sealpost quarantine list`", held.len());
-        return Err(CliError::state("quarantined", message));
-    }
-    if !accepted {
-        let message = "the alert is safe in the outbox and not yet accepted: `sealpost outbox run` goes on";
-        return Err(CliError::NotYet(message.to_owned()));
-    }
-    if command.wait.is_some() && !opened {
-        return Err(CliError::NotYet("accepted; not every device has opened it yet".to_owned()));
-    }
-    let taken_in: Vec<_> = ids.iter().map(|(id, word)| json!({"notification": id, "source": word})).collect();
-    output.result(&json!({"accepted": accepted, "opened": opened, "taken_in": taken_in, "alerts": mine}));
-    Ok(())
-}
 
-pub(crate) fn outbox(command: &OutboxCommand, home: &Home, output: &Output) -> Result<(), CliError> {
-    let OutboxCommand::Run { sender, once } = command;
-    let mut sender = home.sender(sender.as_deref())?;
-    loop {
-        let done = sender.work()?;
-        if done.sealed + done.accepted + done.failed > 0 {
-            output.say(format_args!(
-                "{} sealed, {} accepted, {} put off, {} given up",
-                done.sealed, done.accepted, done.postponed, done.failed
-            ));
-            continue;
-        }
-        let due = sender.next_due_in_ms()?.map(Duration::from_millis);
-        if *once && due.is_none() {
-            output.result(&json!({"alerts": sender.alerts()?.len()}));
+    /// The command's result: 0 when all of it was accepted and, if that was waited for, opened.
+    fn end(self, alerts: &[AlertStatus], waited: bool, output: &Output) -> Result<(), CliError> {
+        let sent = |alert: &AlertStatus| alert.submissions.iter().any(|one| one.stage == Stage::Accepted);
+        let failures = |of: &dyn Fn(&AlertStatus) -> bool| {
+            let codes = alerts.iter().filter(|alert| of(alert)).flat_map(|alert| &alert.submissions);
+            let mut codes: Vec<_> = codes.filter_map(|one| one.failure.as_deref()).map(explained).collect();
+            codes.sort();
+            codes.dedup();
+            codes.join("; ")
+        };
+        let accepted = alerts.iter().all(sent);
+        let opened = alerts.iter().all(AlertStatus::is_opened);
+        let done = json!({
+            "accepted": accepted, "opened": opened, "taken_in": self.events, "alerts": alerts, "held": self.held,
+            "unread": self.unread,
+        });
+        let given_up = |alert: &AlertStatus| !sent(alert) && !alert.is_under_way();
+        let (code, temporary, message) = if !self.unread.is_empty() {
+            ("file", false, format!("{} of the files cannot be read; they were not sent", self.unread.len()))
+        } else if !self.held.is_empty() {
+            let message =
+                format!("{} of the messages are held: see `sealpost quarantine list`", self.held.len());
+            ("quarantined", false, message)
+        } else if alerts.iter().any(given_up) {
+            ("not_sent", false, format!("an alert cannot be sent: {}", failures(&given_up)))
+        } else if !accepted {
+            let why = failures(&|alert| !sent(alert));
+            let message =
+                format!("safe in the outbox and not yet accepted ({why}): `sealpost outbox run` goes on");
+            ("not_yet", true, message)
+        } else if waited && !opened {
+            if alerts.iter().all(AlertStatus::is_settled) {
+                let message = "accepted, and not every device has opened it or ever will: see the states";
+                ("not_opened", false, message.to_owned())
+            } else {
+                ("not_yet", true, "accepted; not every device has opened it yet".to_owned())
+            }
+        } else {
+            output.result(&done);
             return Ok(());
-        }
-        // Waiting for events is the pause; an unreachable relay is no reason to ask again at once.
-        let pause = due.unwrap_or(WAIT_MAX).min(WAIT_MAX);
-        if sender.follow(Duration::from_secs(pause.as_secs())).is_err() || pause < Duration::from_secs(1) {
-            std::thread::sleep(due.unwrap_or(PAUSE_MAX).min(PAUSE_MAX));
-        }
+        };
+        Err(CliError::Partly { code: code.to_owned(), message, temporary, done })
     }
 }
 
-/// Works the outbox until these alerts are accepted, or the relay cannot be reached for a while; with `wait`, until their
-/// devices have opened them.
-fn send_now(
-    sender: &mut Sender,
-    ids: &[(NotificationId, &str)],
-    wait: Option<Duration>,
-) -> Result<(), CliError> {
-    let sender = std::cell::RefCell::new(sender);
-    let settled = |alert: &AlertStatus| {
-        alert.submissions.iter().all(|one| matches!(one.stage, Stage::Accepted | Stage::Failed))
+/// What the codes that an integration engineer meets first mean.
+fn explained(code: &str) -> String {
+    let what = match code {
+        "consent_missing" => "the recipient has not agreed to the category: `sealpost consent grant`",
+        "no_devices" => "the recipient has no device yet: `sealpost ticket new`",
+        "no_prekey" | "downgrade" => "a device has uploaded no keys to seal to yet",
+        "unreachable" => "a server cannot be reached",
+        "invalid_client" => "a server does not take this sender's keys: is the tenant in its configuration?",
+        "status_stale" => "the list of what is revoked is too old: `sealpost tenant publish`",
+        "certificate_expired" => "the sender's certificate has expired: `sealpost sender renew`",
+        _ => return plain(code),
     };
-    edge::until(
-        wait.unwrap_or(SEND_PATIENCE).max(SEND_PATIENCE),
-        || {
-            let mut sender = sender.borrow_mut();
-            sender.work()?;
-            Ok::<_, CliError>(of_these(&sender, ids)?.iter().all(settled))
-        },
-        |left| {
-            let due = sender.borrow().next_due_in_ms()?.map(Duration::from_millis).unwrap_or_default();
-            std::thread::sleep(due.min(left));
-            Ok(())
-        },
-    )?;
-    let Some(wait) = wait else { return Ok(()) };
-    edge::until(
-        wait,
-        || {
-            let mut sender = sender.borrow_mut();
-            sender.work()?;
-            let mine = of_these(&sender, ids)?;
-            let over = |alert: &AlertStatus| {
-                alert.is_opened() || alert.submissions.iter().any(|one| one.stage == Stage::Failed)
-            };
-            Ok::<_, CliError>(mine.iter().all(over))
-        },
-        |left| {
-            let wait = left.min(WAIT_MAX).as_secs().max(1);
-            sender.borrow_mut().follow(Duration::from_secs(wait))?;
-            Ok(())
-        },
-    )?;
-    Ok(())
+    format!("{code}: {what}")
 }
 
-fn of_these(sender: &Sender, ids: &[(NotificationId, &str)]) -> Result<Vec<AlertStatus>, CliError> {
-    let mut alerts = sender.alerts()?;
-    alerts.retain(|alert| ids.iter().any(|(id, _)| *id == alert.notification));
-    Ok(alerts)
-}
-
-/// What a file came to.
-enum Read {
-    Alerts(Vec<Alert>),
-    Held(Digest, Reason),
-}
-
-fn hl7_alerts(
+/// Takes a file's message into the outbox, or holds it. What is wrong with one file does not keep the others.
+fn take_result(
     command: &SendCommand,
     path: &Path,
     patients: &PatientMap,
     home: &Home,
-) -> Result<Read, CliError> {
-    let read = std::fs::read(path);
-    let bytes = read.map_err(|error| CliError::File { path: path.display().to_string(), error })?;
-    let mapped = map(command, &bytes, patients);
-    match mapped {
-        Ok(mapped) => Ok(Read::Alerts(mapped?.iter().map(|alert| result_alert(command, alert)).collect())),
-        Err(reason) => {
-            let id = quarantine::open(home)?.put(&bytes, &reason, SystemClock.now())?;
-            Ok(Read::Held(id, reason))
+    sender: &mut Sender,
+    taken: &mut Taken,
+    output: &Output,
+) -> Result<(), CliError> {
+    let bytes = match edge::read(path, MESSAGE_BYTES_MAX) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            output.say(format_args!("{error}"));
+            taken.unread.push(json!({"file": path, "message": error.to_string()}));
+            return Ok(());
+        }
+    };
+    let mut hold = |reason: &Reason, taken: &mut Taken| {
+        let code = reason.code();
+        let id = quarantine::open(home)?.put(&bytes, reason, SystemClock.now())?;
+        output.say(format_args!("{}: not sent ({code}: {reason}); held as {id}", path.display()));
+        taken.held.push(json!({"file": path, "reason": code, "id": id}));
+        Ok(())
+    };
+    let alerts = match map(command, &bytes, patients) {
+        Ok(alerts) => alerts?,
+        Err(reason) => return hold(&reason, taken),
+    };
+    for alert in alerts {
+        match sender.enqueue(&alert) {
+            Ok(enqueued) => taken.alert(alert.source.key, enqueued, output),
+            Err(SenderError::SourceConflict(_)) => return hold(&Reason::SourceConflict, taken),
+            Err(SenderError::Format(error)) => {
+                return hold(&Reason::Unreadable(error.code().to_owned()), taken);
+            }
+            Err(error) => return Err(error.into()),
         }
     }
+    Ok(())
 }
 
 fn map(
     command: &SendCommand,
     bytes: &[u8],
     patients: &PatientMap,
-) -> Result<Result<Vec<Mapped>, CliError>, Reason> {
+) -> Result<Result<Vec<Alert>, CliError>, Reason> {
     let message = Message::parse(bytes, &ReadOptions::default()).map_err(|error| Reason::from(&error))?;
     let oru = Oru::from_message(&message).map_err(|error| Reason::from(&error))?;
     if oru.source.processing != ProcessingId::Production && !command.allow_training {
         return Err(Reason::NotProduction);
     }
     let recipient = patients.resolve(&oru.patient)?;
-    Ok(Mapped::from_oru(&oru, recipient, &AlertOptions::default()).map_err(CliError::from))
+    let mapped = Mapped::from_oru(&oru, recipient, &AlertOptions::default());
+    Ok(mapped
+        .map(|mapped| mapped.iter().map(|alert| result_alert(command, &oru.source, alert)).collect())
+        .map_err(CliError::from))
 }
 
-fn result_alert(command: &SendCommand, mapped: &Mapped) -> Alert {
+fn result_alert(command: &SendCommand, source: &Source, mapped: &Mapped) -> Alert {
     let priority = Priority::from(mapped.priority);
     Alert {
         source: SourceEvent {
             key: format!("{}|{}", mapped.source_event.key, mapped.order),
             body: mapped.source_event.body_digest,
-            subject: Some(mapped.order.clone()),
+            subject: Some(subject(source, &mapped.order)),
             as_of: mapped.observed_at,
         },
         recipient: mapped.recipient,
         category: mapped.category.clone(),
         priority,
-        sensitivity: Sensitivity::Private,
+        sensitivity: sensitivity(command),
         texts: mapped.texts.clone(),
         parts: mapped.part.iter().cloned().collect(),
         replies: Vec::new(),
         lifetime_seconds: lifetime(command, priority),
+    }
+}
+
+/// What a correction replaces. An order number without an authority is unique within its laboratory at most: another
+/// one's order of the same number must not replace this one.
+fn subject(source: &Source, order: &str) -> String {
+    if order.contains('^') {
+        order.to_owned()
+    } else {
+        format!("{}|{}|{order}", source.sending_application, source.sending_facility)
     }
 }
 
@@ -249,7 +260,7 @@ fn text_alert(command: &SendCommand, body: &str) -> Result<Alert, CliError> {
         recipient,
         category: command.category.clone(),
         priority,
-        sensitivity: Sensitivity::Private,
+        sensitivity: sensitivity(command),
         texts: [("en".to_owned(), text)].into(),
         parts: Vec::new(),
         replies: Vec::new(),
@@ -257,7 +268,65 @@ fn text_alert(command: &SendCommand, body: &str) -> Result<Alert, CliError> {
     })
 }
 
+const fn sensitivity(command: &SendCommand) -> Sensitivity {
+    match command.sensitivity {
+        SensitivityArgument::Normal => Sensitivity::Normal,
+        SensitivityArgument::Private => Sensitivity::Private,
+        SensitivityArgument::Restricted => Sensitivity::Restricted,
+    }
+}
+
 fn lifetime(command: &SendCommand, priority: Priority) -> u64 {
     let usual = if priority == Priority::Critical { LIFETIME_CRITICAL } else { LIFETIME };
     command.lifetime.unwrap_or(usual).as_secs()
+}
+
+/// Works the outbox until these alerts are accepted or given up, or servers cannot be reached for a while; with `wait`,
+/// until their devices have opened them or never will.
+fn deliver(sender: &mut Sender, sources: &[String], wait: Option<Duration>) -> Result<(), CliError> {
+    let start = Instant::now();
+    let patience = wait.unwrap_or_default().max(SEND_PATIENCE);
+    loop {
+        work_off(sender)?;
+        let left = patience.saturating_sub(start.elapsed());
+        if left.is_zero() || !statuses(sender, sources)?.iter().any(AlertStatus::is_under_way) {
+            break;
+        }
+        std::thread::sleep(next_due(sender)?.min(left));
+    }
+    let Some(wait) = wait else { return Ok(()) };
+    loop {
+        work_off(sender)?;
+        let left = wait.saturating_sub(start.elapsed());
+        if left.is_zero() || statuses(sender, sources)?.iter().all(AlertStatus::is_settled) {
+            return Ok(());
+        }
+        let ask = left.min(next_due(sender)?).min(EVENTS_WAIT_MAX);
+        match sender.follow(Duration::from_secs(ask.as_secs())) {
+            Ok(report) if report.events == 0 && ask < PAUSE => std::thread::sleep(ask),
+            Ok(_) => {}
+            Err(error) if error.is_temporary() => {
+                tracing::warn!(code = error.code(), "no events from the relay");
+                std::thread::sleep(PAUSE.min(left));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn work_off(sender: &mut Sender) -> Result<(), CliError> {
+    while sender.work()? != sealpost_sender::WorkReport::default() {}
+    Ok(())
+}
+
+fn next_due(sender: &Sender) -> Result<Duration, CliError> {
+    Ok(sender.next_due_in_ms()?.map_or(Duration::MAX, Duration::from_millis))
+}
+
+fn statuses(sender: &Sender, sources: &[String]) -> Result<Vec<AlertStatus>, CliError> {
+    let mut alerts = Vec::with_capacity(sources.len());
+    for source in sources {
+        alerts.extend(sender.alert(source)?);
+    }
+    Ok(alerts)
 }

@@ -7,8 +7,8 @@ use serde_json::json;
 use crate::arguments::SenderCommand;
 use crate::error::CliError;
 use crate::home::{Home, Kind};
-use crate::output::Output;
-use crate::tenant::{certify, storage_key};
+use crate::output::{Output, utc};
+use crate::tenant::{Issuer, certified_until, new_key, storage_key};
 
 pub(crate) fn run(command: &SenderCommand, home: &Home, output: &Output) -> Result<(), CliError> {
     match command {
@@ -19,24 +19,46 @@ pub(crate) fn run(command: &SenderCommand, home: &Home, output: &Output) -> Resu
                 let message = format!("there is a sender {name} already: {}", path.display());
                 return Err(CliError::state("sender_exists", message));
             }
+            let issuer = Issuer::new(&root, name, *valid_days);
             let sender = SenderIdentityFile {
                 tenant: root.tenant.clone(),
                 root: root.key.verifying_key(),
                 subject: name.clone(),
                 keyserver: root.keyserver.clone(),
                 relay: root.relay.clone(),
-                send: certify(&root, name, Purpose::Send, &[], *valid_days)?,
-                request: certify(&root, name, Purpose::Request, &[Role::Sender], *valid_days)?,
+                send: issuer.certify(new_key(), Purpose::Send, &[])?,
+                request: issuer.certify(new_key(), Purpose::Request, &[Role::Sender])?,
                 outbox_key: storage_key(),
             };
             sender.write(&path)?;
             output.say(format_args!("Made sender {name}: its keys are in {}.", path.display()));
-            output.result(&json!({"sender": name, "keys": path}));
+            output.result(&json!({"sender": name, "keys": path, "valid_until": issuer.until()}));
+        }
+        SenderCommand::Renew { name, valid_days } => {
+            let root = home.root()?;
+            let path = home.key_file(Kind::Sender, &home.only(Kind::Sender, Some(name.as_str()))?)?;
+            let mut sender = SenderIdentityFile::read(&path)?;
+            let issuer = Issuer::new(&root, name, *valid_days);
+            sender.send = issuer.certify(sender.send.key, Purpose::Send, &[])?;
+            sender.request = issuer.certify(sender.request.key, Purpose::Request, &[Role::Sender])?;
+            sender.write(&path)?;
+            output.say(format_args!("The certificates of {name} are valid until {}.", utc(issuer.until())));
+            output.result(&json!({"sender": name, "keys": path, "valid_until": issuer.until()}));
         }
         SenderCommand::List => {
-            let names = home.names(Kind::Sender);
-            names.iter().for_each(|name| output.say(name));
-            output.result(&json!({"senders": names}));
+            let mut rows = vec![["SENDER".to_owned(), "CERTIFIED UNTIL".to_owned()]];
+            let mut senders = Vec::new();
+            for (name, file) in home.sender_files()? {
+                let until = certified_until(&file.send, file.root)?;
+                senders.push(json!({"sender": name, "valid_until": until}));
+                rows.push([name, utc(until)]);
+            }
+            if senders.is_empty() {
+                output.say("There is no sender: make one with `sealpost sender add NAME`.");
+            } else {
+                output.table(&rows);
+            }
+            output.result(&json!({"senders": senders}));
         }
     }
     Ok(())

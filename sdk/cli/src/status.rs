@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use sealpost_sender::{AlertStatus, Stage};
+use sealpost_sender::{AlertStatus, BoxStatus, Stage, SubmissionStatus};
 use serde_json::json;
 
 use crate::arguments::StatusCommand;
 use crate::error::CliError;
 use crate::home::Home;
-use crate::output::Output;
+use crate::output::{Output, plain, utc};
 
 pub(crate) fn run(command: &StatusCommand, home: &Home, output: &Output) -> Result<(), CliError> {
     let mut sender = home.sender(command.sender.as_deref())?;
@@ -16,38 +16,65 @@ pub(crate) fn run(command: &StatusCommand, home: &Home, output: &Output) -> Resu
         while sender.follow(Duration::ZERO)?.events > 0 {}
     }
     let alerts = sender.alerts()?;
-    let newest = &alerts[alerts.len().saturating_sub(command.last)..];
-    for alert in newest {
-        say(alert, output);
-    }
+    let count = if command.all { alerts.len() } else { command.last };
+    let newest = &alerts[alerts.len().saturating_sub(count)..];
     if alerts.is_empty() {
         output.say("Nothing was sent yet.");
+    } else {
+        say(newest, output);
     }
-    output.result(&json!({"alerts": newest}));
+    let rows: Vec<_> =
+        newest.iter().map(|alert| json!({"alert": alert, "opened": alert.is_opened()})).collect();
+    output.result(
+        &json!({"alerts": newest, "opened": rows.iter().filter(|row| row["opened"] == true).count()}),
+    );
     Ok(())
 }
 
-/// One alert, for a person.
-pub(crate) fn say(alert: &AlertStatus, output: &Output) {
-    output.say(format_args!("{}  revision {}  from {}", alert.notification, alert.revision, alert.source));
-    for submission in &alert.submissions {
-        let failure = submission.failure.as_deref().map(|code| format!(" ({code})")).unwrap_or_default();
-        let stage = match submission.stage {
-            Stage::Waiting => "waits to be sealed",
-            Stage::Sealed => "sealed, not yet accepted",
-            Stage::Accepted => "accepted: durable at the relay",
-            Stage::Failed => "will not be sent",
-        };
-        let cached = if submission.from_cache { ", sealed from the cache" } else { "" };
-        output.say(format_args!("  {stage}{failure}{cached}"));
-        for one in &submission.boxes {
-            let reason = one.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
-            let proof = match (one.verified, one.device_time) {
-                (true, Some(time)) => format!("signed by the device at {}", time.0),
-                (true, None) => "signed by the device".to_owned(),
-                (false, _) => "as the relay says".to_owned(),
-            };
-            output.say(format_args!("    {}  {}{reason}, {proof}", one.device, one.state.name()));
+/// A table of alerts, one row for each device of each submission.
+pub(crate) fn say(alerts: &[AlertStatus], output: &Output) {
+    let heading = ["NOTIFICATION", "TAKEN IN", "SUBMISSION", "DEVICE", "STATE", "PROOF", "SOURCE"];
+    let mut rows = vec![heading.map(str::to_owned)];
+    for alert in alerts {
+        let revision = if alert.revision > 1 { format!(" r{}", alert.revision) } else { String::new() };
+        let mut first =
+            [format!("{}{revision}", alert.notification), utc(alert.created), plain(&alert.source)];
+        for submission in &alert.submissions {
+            let mut stage = stage(submission);
+            if submission.boxes.is_empty() {
+                rows.push(row(&mut first, &mut stage, None));
+            }
+            for one in &submission.boxes {
+                rows.push(row(&mut first, &mut stage, Some(one)));
+            }
         }
     }
+    output.table(&rows);
+}
+
+/// What was said in the row above is not said again.
+fn row(first: &mut [String; 3], stage: &mut String, one: Option<&BoxStatus>) -> [String; 7] {
+    let [notification, created, source] = std::mem::take(first);
+    let (device, state, proof) = one.map_or_else(Default::default, |one| {
+        let reason = one.reason.as_deref().map(|code| format!(" ({})", plain(code))).unwrap_or_default();
+        let proof = match (one.verified, one.device_time) {
+            (true, Some(time)) => format!("device's signature, {}", utc(time)),
+            (true, None) => "device's signature".to_owned(),
+            (false, _) => "relay's word".to_owned(),
+        };
+        (one.device.to_string(), format!("{}{reason}", one.state.name()), proof)
+    });
+    [notification, created, std::mem::take(stage), device, state, proof, source]
+}
+
+fn stage(submission: &SubmissionStatus) -> String {
+    let stage = match submission.stage {
+        Stage::Waiting => "to be sealed",
+        Stage::Sealed => "to be sent",
+        Stage::Accepted => "accepted",
+        Stage::Failed => "given up",
+    };
+    let cached = if submission.from_cache { ", from the cache" } else { "" };
+    let failure = submission.failure.as_deref().map(|code| format!(": {}", plain(code))).unwrap_or_default();
+    format!("{stage}{cached}{failure}")
 }

@@ -22,6 +22,11 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 pub(crate) fn run(command: &TicketCommand, home: &Home, output: &Output) -> Result<(), CliError> {
     match command {
         TicketCommand::New { recipient, page, no_qr, wait, approve, consent, enroller } => {
+            if wait.is_some() && *approve == Approve::Ask && !edge::has_terminal() {
+                let message = "nobody is here to be asked: take `--approve auto`, or leave out --wait and run \
+                               `sealpost ticket approve`";
+                return Err(CliError::Usage(message.to_owned()));
+            }
             let enroller = home.enroller(enroller.as_deref())?;
             let recipient = recipient.unwrap_or_else(|| RecipientId::random(edge::rng().as_mut()));
             for category in consent {
@@ -43,22 +48,32 @@ pub(crate) fn run(command: &TicketCommand, home: &Home, output: &Output) -> Resu
                 output.say(code.render::<Dense1x2>().quiet_zone(true).build());
             }
             output.say("It lets one device in, within 15 minutes. Whoever has the link can claim it.");
-            let countersigned = match wait {
-                Some(wait) => Some(await_and_approve(&enroller, ticket.id, *wait, *approve, output)?),
-                None => None,
-            };
-            output.result(&json!({
+            let made = json!({
                 "ticket": ticket.id, "recipient": recipient, "expires_at": ticket.expires_at, "link": url,
-                "countersigned": countersigned,
-            }));
+            });
+            match wait {
+                Some(wait) => {
+                    output.meanwhile(&made);
+                    let done = await_and_approve(&enroller, ticket.id, *wait, *approve, output)?;
+                    output
+                        .result(&json!({"ticket": ticket.id, "recipient": recipient, "countersigned": done}));
+                }
+                None => output.result(&made),
+            }
         }
         TicketCommand::List { enroller } => {
             let tickets = home.enroller(enroller.as_deref())?.tickets()?;
             let now = SystemClock.now();
+            let mut rows = vec![["TICKET", "RECIPIENT", "MAY BE CLAIMED"].map(str::to_owned)];
             for ticket in &tickets {
                 let left = ticket.expires_at.0.saturating_sub(now.0);
-                let until = if left == 0 { "expired".to_owned() } else { format!("{left} s left") };
-                output.say(format_args!("{}  recipient {}  {until}", ticket.id, ticket.recipient));
+                let until = if left == 0 { "no more".to_owned() } else { format!("for {left} s") };
+                rows.push([ticket.id.to_string(), ticket.recipient.to_string(), until]);
+            }
+            if tickets.is_empty() {
+                output.say("No ticket is open.");
+            } else {
+                output.table(&rows);
             }
             output.result(&json!({"tickets": tickets}));
         }
@@ -71,9 +86,15 @@ pub(crate) fn run(command: &TicketCommand, home: &Home, output: &Output) -> Resu
             output.result(&json!({"ticket": ticket, "claim": claim}));
         }
         TicketCommand::Approve { ticket, code, enroller } => {
-            let done = home.enroller(enroller.as_deref())?.countersign(*ticket, code)?;
+            let code: String = code.chars().filter(|one| !matches!(one, ' ' | '-')).collect();
+            let done = home.enroller(enroller.as_deref())?.countersign(*ticket, &code)?;
             say_countersigned(&done, output);
             output.result(&done);
+        }
+        TicketCommand::Close { ticket, enroller } => {
+            home.enroller(enroller.as_deref())?.reject(*ticket)?;
+            output.say("Closed: nobody is let in with it.");
+            output.result(&json!({"ticket": ticket, "closed": true}));
         }
     }
     Ok(())
@@ -89,15 +110,11 @@ fn await_and_approve(
     let claim = await_claim(enroller, ticket, wait)?;
     let claim = claim.ok_or_else(|| CliError::NotYet("no device has claimed the ticket yet".to_owned()))?;
     say_claim(&claim, output);
-    let agreed = match approve {
-        Approve::Auto => true,
-        Approve::Ask => edge::ask("Does the device show this code?").ok_or_else(|| {
-            let message = format!("nobody to ask: run `sealpost ticket approve {ticket} CODE`");
-            CliError::state("no_terminal", message)
-        })?,
-    };
-    if !agreed {
-        return Err(CliError::state("not_approved", "the device was not let in; the ticket stays open"));
+    let question = format!("Does the patient's device show {}?", claim.code);
+    if approve == Approve::Ask && !edge::ask(&question) {
+        // Another code means another device: somebody else has the link.
+        enroller.reject(ticket)?;
+        return Err(CliError::state("not_approved", "the device was not let in, and the ticket is closed"));
     }
     let done = enroller.countersign(ticket, &claim.code)?;
     say_countersigned(&done, output);

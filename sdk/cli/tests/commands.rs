@@ -90,29 +90,49 @@ fn mode(path: &Path) -> u32 {
 fn every_command_has_help() {
     let desk = Desk::new();
     let commands: &[&[&str]] = &[
-        &[], &["tenant"], &["tenant", "init"], &["tenant", "show"], &["tenant", "revoke"], &["sender", "add"],
-        &["recipient", "new"], &["consent"], &["ticket", "new"], &["ticket", "approve"], &["device", "enrol"],
-        &["device", "sync"], &["device", "confirm"], &["send"], &["outbox", "run"], &["quarantine", "list"], &["status"],
+        &[],
+        &["tenant"],
+        &["tenant", "init"],
+        &["tenant", "show"],
+        &["tenant", "revoke"],
+        &["sender", "add"],
+        &["recipient", "new"],
+        &["consent"],
+        &["ticket", "new"],
+        &["ticket", "approve"],
+        &["device", "enrol"],
+        &["device", "sync"],
+        &["device", "confirm"],
+        &["send"],
+        &["outbox", "run"],
+        &["quarantine", "list"],
+        &["status"],
     ];
     for command in commands {
         let ran = desk.run(&[command, &["--help"][..]].concat()).done();
         assert!(ran.stdout().contains("Usage: sealpost"), "{command:?}");
     }
     assert!(desk.run(&["--help"]).stdout().contains("Exit codes"));
-    assert_eq!(desk.run(&["--version"]).done().stdout().trim(), concat!("sealpost ", env!("CARGO_PKG_VERSION")));
+    assert_eq!(
+        desk.run(&["--version"]).done().stdout().trim(),
+        concat!("sealpost ", env!("CARGO_PKG_VERSION"))
+    );
 }
 
 #[test]
 fn mistakes_on_the_command_line_exit_with_2() {
     let desk = Desk::new();
-    for arguments in [&["nonsense"][..], &["send"], &["tenant", "init", "St Mary"], &["send", "--hl7", "a"], &["ticket"]] {
+    for arguments in
+        [&["nonsense"][..], &["send"], &["tenant", "init", "St Mary"], &["send", "--hl7", "a"], &["ticket"]]
+    {
         let ran = desk.run(arguments);
         assert_eq!(ran.code(), 2, "{arguments:?}");
         let with_json = [arguments, &["--json"]].concat();
         let ran = desk.run(&with_json);
         assert_eq!((ran.code(), ran.json()["error"]["code"].as_str()), (2, Some("usage")), "{arguments:?}");
     }
-    let init = ["tenant", "init", "st-mary", "--keyserver", "keys.example", "--relay", "https://relay.example"];
+    let init =
+        ["tenant", "init", "st-mary", "--keyserver", "keys.example", "--relay", "https://relay.example"];
     assert_eq!(desk.run(&init).code(), 2, "a server's URL has a scheme");
 }
 
@@ -138,7 +158,8 @@ fn keys_are_for_their_owner_only() {
 fn nothing_is_overwritten() {
     let desk = Desk::with_tenant();
     let root = fs::read(desk.path("sealpost-home/root.json")).expect("a root");
-    let again = desk.run(&["tenant", "init", "other", "--keyserver", "http://k", "--relay", "http://r", "--json"]);
+    let again =
+        desk.run(&["tenant", "init", "other", "--keyserver", "http://k", "--relay", "http://r", "--json"]);
     assert_eq!((again.code(), again.json()["error"]["code"].as_str()), (1, Some("tenant_exists")));
     let again = desk.run(&["sender", "add", "laboratory", "--json"]);
     assert_eq!((again.code(), again.json()["error"]["code"].as_str()), (1, Some("sender_exists")));
@@ -155,7 +176,9 @@ fn no_secret_is_printed() {
         collect_secrets(&keys, &mut secrets);
     }
     assert!(secrets.len() >= 7, "the search knows {} secrets only", secrets.len());
-    for arguments in [&["tenant", "show"][..], &["tenant", "show", "--json"], &["sender", "list", "--json"], &["status"]] {
+    for arguments in
+        [&["tenant", "show"][..], &["tenant", "show", "--json"], &["sender", "list", "--json"], &["status"]]
+    {
         let ran = desk.run(&[arguments, &["--log", "trace"]].concat()).done();
         let said = ran.stdout() + &ran.stderr();
         for secret in &secrets {
@@ -185,7 +208,8 @@ fn what_is_not_clear_is_held_and_not_sent() {
     fs::write(desk.path("training.hl7"), text.replacen("|P|", "|T|", 1)).expect("a file");
     let row = "[[patients]]\nauthority = \"NORTHSIDE\"\ntype = \"MR\"\nid = \"PX-30417\"\nrecipient = \"";
     fs::write(desk.path("known.toml"), format!("{row}{}\"\n", "ab".repeat(16))).expect("a file");
-    fs::write(desk.path("others.toml"), format!("{row}{}\"\n", "cd".repeat(16)).replace("30417", "1")).expect("a file");
+    fs::write(desk.path("others.toml"), format!("{row}{}\"\n", "cd".repeat(16)).replace("30417", "1"))
+        .expect("a file");
     for (file, map, code) in [
         ("result.hl7", "others.toml", "unknown_patient"),
         ("training.hl7", "known.toml", "not_production"),
@@ -195,10 +219,15 @@ fn what_is_not_clear_is_held_and_not_sent() {
         assert_eq!((ran.code(), ran.json()["error"]["code"].as_str()), (1, Some("quarantined")), "{file}");
         let held = desk.run(&["quarantine", "list", "--json"]).done().json();
         let held = held["held"].as_array().expect("a list").clone();
-        let held = held.iter().find(|row| code.is_empty() || row["reason"] == code).expect("it is held").clone();
+        let held =
+            held.iter().find(|row| code.is_empty() || row["reason"] == code).expect("it is held").clone();
         let id = held["id"].as_str().expect("an id").to_owned();
         let released = desk.run(&["quarantine", "release", &id]).done();
-        assert_eq!(released.0.stdout, fs::read(desk.path(file)).expect("the file"), "{file} comes out as it went in");
+        assert_eq!(
+            released.0.stdout,
+            fs::read(desk.path(file)).expect("the file"),
+            "{file} comes out as it went in"
+        );
     }
     assert_eq!(desk.run(&["status", "--json"]).done().json()["alerts"].as_array().map(Vec::len), Some(0));
     let ran = desk.run(&["send", "--hl7", "missing.hl7", "--patients", "known.toml", "--json"]);
@@ -232,7 +261,11 @@ fn bad_links_and_missing_devices_are_told_in_one_line() {
     let desk = Desk::new();
     for link in ["", "https://portal.example/enrol", "https://portal.example/#sp1.AAAA", "#sp1.%%%"] {
         let ran = desk.run_with(&["device", "enrol", "-", "--json"], link);
-        assert_eq!((ran.code(), ran.json()["error"]["code"].as_str()), (1, Some("malformed_link")), "{link:?}");
+        assert_eq!(
+            (ran.code(), ran.json()["error"]["code"].as_str()),
+            (1, Some("malformed_link")),
+            "{link:?}"
+        );
     }
     let ran = desk.run(&["device", "sync"]);
     assert_eq!(ran.code(), 1);

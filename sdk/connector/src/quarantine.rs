@@ -48,6 +48,9 @@ pub enum Reason {
     /// A training or test message (MSH-11).
     #[error("the message is for training or a test")]
     NotProduction,
+    /// Another message came under the same control id before.
+    #[error("another message came under the same control id before")]
+    SourceConflict,
     /// The bytes are no message, or the message no result: the code of [`Hl7Error`] or [`OruError`].
     #[error("the message cannot be read: {0}")]
     Unreadable(String),
@@ -62,6 +65,7 @@ impl Reason {
             Self::UnknownPatient => "unknown_patient",
             Self::AmbiguousPatient => "ambiguous_patient",
             Self::NotProduction => "not_production",
+            Self::SourceConflict => "source_conflict",
             Self::Unreadable(code) => code,
         }
     }

@@ -36,7 +36,7 @@ pub enum Answer {
 impl Device {
     /// Everything that was opened, oldest first.
     pub fn messages(&self) -> Result<Vec<InboxMessage>, DeviceError> {
-        self.store.messages(false)?.into_iter().map(InboxMessage::of).collect()
+        self.store.messages(false)?.iter().map(InboxMessage::of).collect()
     }
 
     /// What was opened and not yet handed over, oldest first. Each revision is handed over once, also across crashes: it
@@ -44,7 +44,7 @@ impl Device {
     pub fn present(&mut self) -> Result<Vec<InboxMessage>, DeviceError> {
         let _held = self.lock.hold()?;
         let rows = self.store.change(|change| change.take_unpresented())?;
-        rows.into_iter().map(InboxMessage::of).collect()
+        rows.iter().map(InboxMessage::of).collect()
     }
 
     /// Queues a person's answer; the next sync sends it, signed.
@@ -72,7 +72,7 @@ impl Device {
 }
 
 impl InboxMessage {
-    fn of(row: MessageRow) -> Result<Self, DeviceError> {
+    fn of(row: &MessageRow) -> Result<Self, DeviceError> {
         Ok(Self {
             sender: row.sender.parse().map_err(|_| DeviceError::Unreadable)?,
             transport_id: row.transport_id,

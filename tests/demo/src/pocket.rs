@@ -75,7 +75,8 @@ impl Pocket {
         let name = model.name.to_lowercase();
         let mut command = Command::new(own);
         command.arg("phone").arg("--folder").arg(site.devices().join(&name));
-        command.args(["--app", model.app, "--push-token", &token, "--control", control_url]);
+        // A token may begin with a hyphen.
+        command.args(["--app", model.app, &format!("--push-token={token}"), "--control", control_url]);
         if model.p256 {
             command.arg("--p256");
         }
