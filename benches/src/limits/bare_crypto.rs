@@ -52,14 +52,18 @@ impl<K: Kem> Bare<K> {
         (signature.to_bytes(), key.to_bytes().to_vec(), ciphertext)
     }
 
-    /// Opens and verifies once.
-    pub fn open(&self, (signature, key, ciphertext): &([u8; 64], Vec<u8>, Vec<u8>)) {
-        // As a device keeps it, in 32 bytes: most prekeys open one message.
-        let private = K::PrivateKey::from_bytes(&self.private).expect("the key was just made");
+    /// The private key, made from the 32 bytes that are kept of it.
+    #[must_use]
+    pub fn private(&self) -> K::PrivateKey {
+        K::PrivateKey::from_bytes(&self.private).expect("the key was just made")
+    }
+
+    /// Opens with `private` and verifies once.
+    pub fn open(&self, private: &K::PrivateKey, (signature, key, ciphertext): &([u8; 64], Vec<u8>, Vec<u8>)) {
         let key = K::EncappedKey::from_bytes(key).expect("the key was just made");
         let message = hpke::single_shot_open::<ChaCha20Poly1305, HkdfSha256, K>(
             &OpModeR::Base,
-            &private,
+            private,
             &key,
             b"",
             ciphertext,
