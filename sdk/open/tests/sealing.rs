@@ -188,8 +188,7 @@ fn a_prekey_that_is_no_public_key_is_refused() {
 fn an_identity_takes_its_own_valid_certificate() {
     let identity = |key: &str, certificate: Vec<u8>| {
         let policy = SealPolicy::default();
-        let made =
-            SenderIdentity::new(world::key(key), certificate, policy, &world::trust("st-mary"), NOW);
+        let made = SenderIdentity::new(world::key(key), certificate, policy, &world::trust("st-mary"), NOW);
         made.map(|_| ()).map_err(SealError::code)
     };
     let of = |purpose, subject| world::signed_certificate("st-mary", purpose, subject);
@@ -265,8 +264,7 @@ proptest! {
 
 fn proven_alone(phone: &Device, leaf: &PrekeyLeaf) -> VerifiedPrekey {
     let leaf = leaf.to_bytes();
-    let batch =
-        sign_batch(&phone.record.tenant, phone.id, std::slice::from_ref(&leaf), NOW, &phone.identity);
+    let batch = sign_batch(&phone.record.tenant, phone.id, std::slice::from_ref(&leaf), NOW, &phone.identity);
     let proven =
         ProvenPrekey { leaf: Base64Url(leaf), index: 0, path: Vec::new(), batch: Base64Url(batch.unwrap()) };
     VerifiedPrekey::verify(&proven, &phone.record, NOW).unwrap()

@@ -122,15 +122,15 @@ impl Sign1 {
     }
 
     pub(crate) fn sign(&self, key: &SigningKey) -> Vec<u8> {
-        self.sign_and(key, |signature| signature)
+        self.sign_by(|message| key.sign(message))
     }
 
-    /// Signs, and changes the signature.
-    pub(crate) fn sign_and(&self, key: &SigningKey, change: impl Fn([u8; 64]) -> [u8; 64]) -> Vec<u8> {
+    /// Signs as `make` does.
+    pub(crate) fn sign_by(&self, make: impl Fn(&[u8]) -> [u8; 64]) -> Vec<u8> {
         let protected = Item::Map(self.protected.clone()).encode();
         let signed =
             array([text("Signature1"), bytes(&protected), bytes(&self.external_aad), bytes(&self.payload)]);
-        let signature = change(key.sign(&signed.encode()));
+        let signature = make(&signed.encode());
         let parts = [bytes(protected), self.unprotected.clone(), bytes(&self.payload), bytes(signature)];
         tag(18, array(parts)).encode()
     }
@@ -150,6 +150,24 @@ pub(crate) fn malleate(signature: [u8; 64]) -> [u8; 64] {
         carry = total >> 8;
     }
     sum
+}
+
+/// A signature whose R is the neutral element: with S = k a the equation holds, and a lax verifier takes it.
+pub(crate) fn sign_with_neutral_r(seed: &[u8; 32], message: &[u8]) -> [u8; 64] {
+    use curve25519_dalek::scalar::{Scalar, clamp_integer};
+    use sha2::{Digest as _, Sha512};
+
+    let secret: [u8; 32] = Sha512::digest(seed)[..32].try_into().unwrap();
+    let secret = Scalar::from_bytes_mod_order(clamp_integer(secret));
+    let mut signature = [0; 64];
+    signature[0] = 1;
+    let hash = Sha512::new()
+        .chain_update(&signature[..32])
+        .chain_update(SigningKey::from_seed(seed).verifying_key().as_bytes())
+        .chain_update(message);
+    let challenge = Scalar::from_bytes_mod_order_wide(&hash.finalize().into());
+    signature[32..].copy_from_slice((challenge * secret).as_bytes());
+    signature
 }
 
 /// The encapsulated key and the ciphertext of `plaintext`.

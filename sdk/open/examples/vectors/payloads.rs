@@ -7,7 +7,7 @@ use sealpost_wire::message::Suite;
 use sealpost_wire::padding;
 
 use crate::chains;
-use crate::forge::{Item, Sign1, array, bytes, int, malleate, map, text};
+use crate::forge::{Item, Sign1, array, bytes, int, malleate, map, sign_with_neutral_r, text};
 use crate::negative::Good;
 use crate::sealed::Case;
 use crate::world::{self, DAY, NOW};
@@ -151,7 +151,8 @@ fn signatures(good: &Good) -> Vec<Case> {
         case(
             "flipped bit",
             "a bit of the signature is flipped",
-            signed(good).sign_and(&lab, |mut signature| {
+            signed(good).sign_by(|message| {
+                let mut signature = lab.sign(message);
                 signature[40] ^= 1;
                 signature
             }),
@@ -160,10 +161,16 @@ fn signatures(good: &Good) -> Vec<Case> {
         case(
             "S + L",
             "S is not reduced: a lax verifier takes it",
-            signed(good).sign_and(&lab, malleate),
+            signed(good).sign_by(|message| malleate(lab.sign(message))),
             "bad_signature",
         ),
-        case("zeros", "the signature is zero", signed(good).sign_and(&lab, |_| [0; 64]), "bad_signature"),
+        case(
+            "neutral R",
+            "R is the neutral element and the equation holds: a lax verifier takes it",
+            signed(good).sign_by(|message| sign_with_neutral_r(lab.seed(), message)),
+            "bad_signature",
+        ),
+        case("zeros", "the signature is zero", signed(good).sign_by(|_| [0; 64]), "bad_signature"),
         case(
             "another key",
             "signed by a key that the certificate does not name",
