@@ -190,6 +190,13 @@ impl Folder {
     }
 }
 
+impl Drop for Folder {
+    /// The other holder, who cleans up after an interruption, lives as long as the program.
+    fn drop(&mut self) {
+        drop(self.temporary.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
 /// Ends all processes however the demo ends.
 struct Guard {
     processes: Processes,

@@ -36,9 +36,11 @@ fn report(output: &Output) -> Value {
 
 #[test]
 fn both_phones_open_the_sample_and_nothing_is_found_elsewhere() {
-    let output = demo(&["--json"]).output().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let output = demo(&["--json"]).env("TMPDIR", folder.path()).output().unwrap();
     let report = report(&output);
     assert!(output.status.success(), "{report}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "the folder of the run is gone");
     assert_eq!(report["opened"], 2);
     assert_eq!(report["plaintext_found_outside_devices"], 0);
     assert_eq!(report["receipts_verified"], 2);
