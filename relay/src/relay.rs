@@ -368,8 +368,8 @@ impl From<StoreError> for sealpost_service::problem::Refusal {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Engine(error) => error.into(),
-            StoreError::Damaged(error) => {
-                tracing::error!(%error, "a request met a damaged row");
+            StoreError::Damaged(_) | StoreError::UnknownTenant => {
+                tracing::error!(%error, "a request failed in the store");
                 Self::new(sealpost_service::problem::ProblemCode::Internal)
             }
         }

@@ -30,6 +30,7 @@ mod schedule;
 mod settle;
 mod signals;
 mod survey;
+mod tenant_row;
 mod waiters;
 
 use std::collections::{BTreeMap, HashMap};
@@ -38,7 +39,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use sealpost_service::engine::{self, Engine, EngineError, OpenError, Space, View};
+use sealpost_service::engine::{self, Engine, EngineError, Keyspace, OpenError, Space, View};
 use sealpost_service::shared_rows::SharedKeyspaces;
 use sealpost_service::telemetry::{MetricError, Metrics};
 use sealpost_wire::id::TenantId;
@@ -58,10 +59,11 @@ pub use self::settle::{PushResult, Settling};
 pub use self::survey::Survey;
 pub use self::waiters::MailboxWaiter;
 
-use self::key::{APPS, KEYSPACES, SHARED, STORE_VERSION};
+use self::key::{APPS, Home, KEYSPACES, SHARED, STORE_VERSION, TENANTS};
 use self::lane::Lane;
 use self::metrics::StoreMetrics;
 use self::signals::Shared;
+use self::tenant_row::TenantRow;
 use self::waiters::MailboxWaiters;
 
 /// An app by its number in this store, from 1: names may be long, and their order in a configuration may
@@ -131,9 +133,9 @@ pub enum StoreOpenError {
     /// The metrics are registered already.
     #[error(transparent)]
     Metrics(#[from] MetricError),
-    /// More apps than have numbers.
-    #[error("the store has no number left for another app")]
-    TooManyApps,
+    /// More tenants or apps than have numbers.
+    #[error("the store has no number left for another tenant or app")]
+    TooMany,
 }
 
 /// Why something was not done.
@@ -145,6 +147,9 @@ pub enum StoreError {
     /// A row is not of its form. A retry meets it again.
     #[error(transparent)]
     Damaged(#[from] Damaged),
+    /// The store was opened without this tenant. A retry meets the same.
+    #[error("the store was opened without this tenant")]
+    UnknownTenant,
 }
 
 /// A row that is not of its form: in which keyspace.
@@ -159,6 +164,7 @@ pub struct Store {
     shared: Arc<Shared>,
     schedules: Arc<Schedules>,
     limits: StoreLimits,
+    homes: Arc<HashMap<TenantId, Home>>,
     apps: Arc<BTreeMap<(TenantId, String), AppId>>,
 }
 
@@ -171,6 +177,7 @@ impl Store {
     pub fn open(options: StoreOptions, metrics: &Metrics) -> Result<(Self, Survey), StoreOpenError> {
         let store_metrics = StoreMetrics::register(metrics)?;
         let engine = Engine::open(options.engine, metrics)?;
+        let homes = number_tenants(&engine, &options.tenants)?;
         let apps = number_apps(&engine, &options.tenants, options.apps)?;
         let shared = Arc::new(Shared {
             lanes: apps.values().map(|app| (*app, std::array::from_fn(|_| Lane::default()))).collect(),
@@ -184,18 +191,20 @@ impl Store {
             shared,
             schedules: Arc::new(options.schedules),
             limits: options.limits,
+            homes: Arc::new(homes),
             apps: Arc::new(apps),
         };
         let mut events = HashMap::new();
         for tenant in options.tenants {
-            let last = store.event_bounds(&tenant)?.map_or(0, |bounds| bounds.last);
+            let last = store.event_bounds(store.home(&tenant)?)?.map_or(0, |bounds| bounds.last);
             events.insert(tenant, watch::Sender::new(last));
         }
         if let Some(shared) = Arc::get_mut(&mut store.shared) {
             shared.events = events;
         }
         // Taken before the first write: what it counts and what commits tell add up.
-        let survey = Survey::new(store.engine.snapshot(), store.shared.clone(), store.apps.clone());
+        let apps = store.apps.iter().filter_map(|((tenant, _), app)| Some((*store.homes.get(tenant)?, *app)));
+        let survey = Survey::new(store.engine.snapshot(), store.shared.clone(), apps.collect());
         Ok((store, survey))
     }
 
@@ -249,6 +258,10 @@ impl Store {
         self.shared.mailboxes.count()
     }
 
+    fn home(&self, tenant: &TenantId) -> Result<Home, StoreError> {
+        self.homes.get(tenant).copied().ok_or(StoreError::UnknownTenant)
+    }
+
     async fn write<T, F>(&self, name: &'static str, decide: F) -> Result<T, StoreError>
     where
         F: FnOnce(&mut View) -> Result<T, Damaged> + Send + 'static,
@@ -277,6 +290,30 @@ pub struct LaneState {
     pub held: usize,
 }
 
+/// Gives each tenant its number: the one it had, or a new one.
+fn number_tenants(engine: &Engine, tenants: &[TenantId]) -> Result<HashMap<TenantId, Home>, StoreOpenError> {
+    let read = |value: &[u8]| TenantRow::decode(value).ok_or(StoreError::Damaged(Damaged(TENANTS.name())));
+    let mut last = 0;
+    for row in engine.snapshot().range(TENANTS, ..) {
+        last = last.max(read(&row.map_err(StoreError::from)?.1)?.home.0);
+    }
+    let (mut homes, mut new) = (HashMap::new(), Vec::new());
+    for tenant in tenants {
+        let key = key::tenant(tenant);
+        let home = match engine.get(TENANTS, &key).map_err(StoreError::from)? {
+            Some(value) => read(&value)?.home,
+            None => {
+                last = last.checked_add(1).ok_or(StoreOpenError::TooMany)?;
+                new.push((key, TenantRow { home: Home(last), devices: 0 }.encode()));
+                Home(last)
+            }
+        };
+        homes.insert(tenant.clone(), home);
+    }
+    put_numbers(engine, TENANTS, new)?;
+    Ok(homes)
+}
+
 /// Gives each app its number: the one it had, or a new one.
 fn number_apps(
     engine: &Engine,
@@ -298,24 +335,31 @@ fn number_apps(
         let number = match engine.get(APPS, &key).map_err(StoreError::from)? {
             Some(value) => read(&value)?,
             None => {
-                last = last.checked_add(1).ok_or(StoreOpenError::TooManyApps)?;
-                new.push((key, last));
+                last = last.checked_add(1).ok_or(StoreOpenError::TooMany)?;
+                new.push((key, [&[STORE_VERSION], last.to_be_bytes().as_slice()].concat()));
                 last
             }
         };
         numbers.insert((tenant, name), AppId(number));
     }
-    if !new.is_empty() {
-        let decide = move |view: &mut View| {
-            for (key, number) in new {
-                view.put(APPS, key, [&[STORE_VERSION], number.to_be_bytes().as_slice()].concat());
-            }
-            Ok::<_, Damaged>(())
-        };
-        let written = engine.write("number_apps", decide).wait().map_err(StoreError::from)?;
-        written.map_err(StoreError::from)?;
-    }
+    put_numbers(engine, APPS, new)?;
     Ok(numbers)
+}
+
+fn put_numbers(
+    engine: &Engine,
+    keyspace: Keyspace,
+    rows: Vec<(Vec<u8>, Vec<u8>)>,
+) -> Result<(), StoreOpenError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let decide = move |view: &mut View| {
+        rows.into_iter().for_each(|(key, value)| view.put(keyspace, key, value));
+        Ok::<_, Damaged>(())
+    };
+    let written = engine.write("number", decide).wait().map_err(StoreError::from)?;
+    Ok(written.map_err(StoreError::from)?)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::change::Change;
 use super::codec::Encoder;
 use super::delivery_row::DeliveryRow;
 use super::event_row::NewEvent;
-use super::key::{self, BOXES, MESSAGES};
+use super::key::{self, BOXES, MESSAGES, MessageName};
 use super::message_row::{DeliveryEnd, MessageRow};
 use super::{Damaged, Store, StoreError};
 
@@ -88,12 +88,14 @@ impl Store {
     /// [`StoreError`]; the same submission may be tried again.
     pub async fn accept(&self, accepting: Accepting) -> Result<Accepted, StoreError> {
         let (shared, mailbox_max) = (self.shared.clone(), self.limits.mailbox_boxes_max);
+        let home = self.home(&accepting.tenant)?;
+        let name = key::message_name(accepting.id, &accepting.sender);
         let decide = move |view: &mut View| {
-            let mut change = Change::new(view, accepting.tenant.clone(), accepting.now_ms);
-            if let Some(row) = change.message(accepting.id, &accepting.sender)? {
-                return Ok(row.answer(accepting.id, accepting.digest));
+            let mut change = Change::new(view, accepting.tenant.clone(), home, accepting.now_ms);
+            if let Some(row) = change.message_named(name)? {
+                return Ok(row.answer(accepting.id, &accepting.sender, accepting.digest));
             }
-            let row = stage(&mut change, &accepting, mailbox_max)?;
+            let row = stage(&mut change, &accepting, name, mailbox_max)?;
             let answer = Accepted::New(row.accepted(accepting.id));
             change.finish(&shared);
             Ok(answer)
@@ -113,37 +115,58 @@ impl Store {
         id: TransportId,
         digest: Digest,
     ) -> Result<Option<Accepted>, StoreError> {
-        let Some(value) = self.engine.get(MESSAGES, key::message(tenant, id, sender))? else {
-            return Ok(None);
-        };
+        let key = key::message(self.home(tenant)?, key::message_name(id, sender));
+        let Some(value) = self.engine.get(MESSAGES, key)? else { return Ok(None) };
         let row = MessageRow::decode(&value).ok_or(Damaged(MESSAGES.name()))?;
-        Ok(Some(row.answer(id, digest)))
+        Ok(Some(row.answer(id, sender, digest)))
     }
 }
 
 impl MessageRow {
-    /// The answer to a submission with the id of this one.
-    fn answer(&self, id: TransportId, digest: Digest) -> Accepted {
-        if self.digest == digest { Accepted::Duplicate(self.accepted(id)) } else { Accepted::Conflict }
+    /// The answer to a submission with the key of this one.
+    fn answer(&self, id: TransportId, sender: &SubjectId, digest: Digest) -> Accepted {
+        // Another sender's whose tag is the same: ids are random, so this takes somebody who copies them.
+        if self.digest == digest && self.sender == *sender {
+            Accepted::Duplicate(self.accepted(id))
+        } else {
+            Accepted::Conflict
+        }
     }
 }
 
 /// Stores the boxes, and then the manifest: the one decision point.
-fn stage(change: &mut Change<'_>, accepting: &Accepting, mailbox_max: u32) -> Result<MessageRow, Damaged> {
+fn stage(
+    change: &mut Change<'_>,
+    accepting: &Accepting,
+    name: MessageName,
+    mailbox_max: u32,
+) -> Result<MessageRow, Damaged> {
     let mut deliveries = Vec::with_capacity(accepting.boxes.len());
+    let mut event = 0;
     for one in &accepting.boxes {
-        deliveries.push(stage_box(change, accepting, one, mailbox_max)?);
+        let delivery = stage_box(change, accepting, one, mailbox_max)?;
+        event = change.event(&NewEvent {
+            message: accepting.id,
+            sender: &accepting.sender,
+            device: delivery.device,
+            from: None,
+            to: delivery.state,
+            late: false,
+            reason: &delivery.reason,
+            receipt: &[],
+        })?;
+        deliveries.push(delivery);
     }
-    let Accepting { sender, id, expires_at, .. } = accepting;
     let row = MessageRow {
         digest: accepting.digest,
+        sender: accepting.sender.clone(),
         accepted_ms: accepting.now_ms,
-        expires_at: *expires_at,
+        expires_at: accepting.expires_at,
         priority: accepting.priority,
         deliveries,
     };
-    change.put_message(*id, sender, &row);
-    change.put_deadline(expires_at.0, *id, sender);
+    change.view.put(MESSAGES, key::message(change.home, name), row.encode());
+    change.put_deadline(accepting.expires_at.0, event, name);
     change.audit(accepting.audit.clone());
     Ok(row)
 }
@@ -155,49 +178,49 @@ fn stage_box(
     mailbox_max: u32,
 ) -> Result<DeliveryEnd, Damaged> {
     let device = one.device;
-    let (cursor, failure) = match change.mailbox(device)? {
-        _ if one.revoked => (0, Some(FailureReason::RevokedDevice)),
-        None => (0, Some(FailureReason::UnknownDevice)),
-        Some(open) if open.mailbox.waiting >= mailbox_max => (0, Some(FailureReason::MailboxFull)),
-        Some(mut open) => {
-            let cursor = open.mailbox.accept(accepting.priority, accepting.expires_at, change.now_ms);
-            change.close(open);
-            let row = DeliveryRow {
-                state: DeliveryState::Queued,
-                priority: accepting.priority,
-                expires_at: accepting.expires_at,
-                changed_ms: change.now_ms,
-                box_bytes: one.value.sealed_bytes(),
-                message: accepting.id,
-                receipts: Vec::new(),
-                sender: accepting.sender.clone(),
-            };
-            change.put_delivery(device, cursor, &row);
-            change.view.put(BOXES, key::delivery(&accepting.tenant, device, cursor), one.value.0.clone());
-            change.grown(device);
-            (cursor, None)
-        }
-    };
-    let state = if failure.is_some() { DeliveryState::Failed } else { DeliveryState::Queued };
-    let reason = failure.map_or("", reason_code);
-    change.event(&NewEvent {
-        message: accepting.id,
-        sender: &accepting.sender,
+    let fail = |reason| DeliveryEnd {
         device,
-        from: None,
-        to: state,
-        late: false,
-        reason,
-        receipt: &[],
-    })?;
+        state: DeliveryState::Failed,
+        late: 0,
+        changed_ms: accepting.now_ms,
+        device_number: 0,
+        cursor: 0,
+        sealed: one.digest,
+        reason: reason_code(reason).to_owned(),
+        receipts: Vec::new(),
+    };
+    if one.revoked {
+        return Ok(fail(FailureReason::RevokedDevice));
+    }
+    let Some(mut open) = change.mailbox(device)? else { return Ok(fail(FailureReason::UnknownDevice)) };
+    if open.mailbox.waiting >= mailbox_max {
+        return Ok(fail(FailureReason::MailboxFull));
+    }
+    let cursor = open.mailbox.accept(accepting.priority, accepting.expires_at, change.now_ms);
+    let number = open.mailbox.number;
+    change.close(open);
+    let row = DeliveryRow {
+        state: DeliveryState::Queued,
+        priority: accepting.priority,
+        expires_at: accepting.expires_at,
+        changed_ms: change.now_ms,
+        box_bytes: one.value.sealed_bytes(),
+        message: accepting.id,
+        receipts: Vec::new(),
+        sender: accepting.sender.clone(),
+    };
+    change.put_delivery(number, cursor, &row);
+    change.view.put(BOXES, key::delivery(change.home, number, cursor), one.value.0.clone());
+    change.grown(device);
     Ok(DeliveryEnd {
         device,
-        state,
+        state: DeliveryState::Queued,
         late: 0,
         changed_ms: change.now_ms,
+        device_number: number,
         cursor,
         sealed: one.digest,
-        reason: reason.to_owned(),
+        reason: String::new(),
         receipts: Vec::new(),
     })
 }

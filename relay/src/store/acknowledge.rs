@@ -9,7 +9,7 @@ use sealpost_wire::receipt::{Receipt, ReceiptStatement};
 
 use super::change::{Cause, Change, OpenMailbox};
 use super::event_row::NewEvent;
-use super::key::{self, MESSAGES};
+use super::key::{self, Home, MESSAGES, MessageName};
 use super::message_row::{DeliveryEnd, MessageRow, RECEIPTS_MAX};
 use super::{Damaged, Store, StoreError};
 
@@ -44,25 +44,26 @@ impl Store {
     /// [`StoreError`]; the same receipts may be tried again.
     pub async fn acknowledge(&self, acknowledging: Acknowledging) -> Result<Vec<ReceiptOutcome>, StoreError> {
         // A receipt does not name the sender. A message never changes its key, so it can be looked up before.
-        let mut senders = Vec::with_capacity(acknowledging.receipts.len());
+        let home = self.home(&acknowledging.tenant)?;
+        let mut names = Vec::with_capacity(acknowledging.receipts.len());
         for one in &acknowledging.receipts {
-            senders.push(self.sender_of(&acknowledging.tenant, &one.receipt)?);
+            names.push(self.message_of(home, &one.receipt)?);
         }
-        if senders.iter().all(Option::is_none) {
-            return Ok(vec![ReceiptOutcome::Unknown; senders.len()]);
+        if names.iter().all(Option::is_none) {
+            return Ok(vec![ReceiptOutcome::Unknown; names.len()]);
         }
         let shared = self.shared.clone();
         let decide = move |view: &mut View| {
             let Acknowledging { tenant, device, receipts, now_ms } = acknowledging;
-            let mut change = Change::new(view, tenant, now_ms);
+            let mut change = Change::new(view, tenant, home, now_ms);
             let Some(mut open) = change.mailbox(device)? else {
                 return Ok(vec![ReceiptOutcome::Unknown; receipts.len()]);
             };
             let before = open.mailbox.clone();
             let mut outcomes = Vec::with_capacity(receipts.len());
-            for (one, sender) in receipts.into_iter().zip(senders) {
-                outcomes.push(match sender {
-                    Some(sender) => apply(&mut change, &mut open, one, &sender)?,
+            for (one, name) in receipts.into_iter().zip(names) {
+                outcomes.push(match name {
+                    Some(name) => apply(&mut change, &mut open, one, name)?,
                     None => ReceiptOutcome::Unknown,
                 });
             }
@@ -75,14 +76,14 @@ impl Store {
         self.write_with("acknowledge", Space::Frees, decide).await
     }
 
-    /// Who submitted the message that a receipt is about.
-    fn sender_of(&self, tenant: &TenantId, receipt: &Receipt) -> Result<Option<SubjectId>, StoreError> {
-        let same_id = key::messages(tenant, receipt.transport_id);
+    /// Which message a receipt is about.
+    fn message_of(&self, home: Home, receipt: &Receipt) -> Result<Option<MessageName>, StoreError> {
+        let same_id = key::messages(home, receipt.transport_id);
         for row in self.engine.snapshot().prefix(MESSAGES, same_id).take(SENDERS_PER_ID_MAX) {
             let (key, value) = row?;
             let message = MessageRow::decode(&value).ok_or(Damaged(MESSAGES.name()))?;
             if message.deliveries.iter().any(|delivery| is_about(receipt, delivery)) {
-                return Ok(key::sender_of_message(&key, tenant));
+                return Ok(key.last_chunk().copied());
             }
         }
         Ok(None)
@@ -100,19 +101,18 @@ fn apply(
     change: &mut Change<'_>,
     open: &mut OpenMailbox,
     one: VerifiedReceipt,
-    sender: &SubjectId,
+    name: MessageName,
 ) -> Result<ReceiptOutcome, Damaged> {
     let VerifiedReceipt { receipt, bytes, audit } = one;
-    let Some(mut message) = change.message(receipt.transport_id, sender)? else {
-        return Ok(ReceiptOutcome::Unknown);
-    };
+    let Some(mut message) = change.message_named(name)? else { return Ok(ReceiptOutcome::Unknown) };
     let Some(at) = message.deliveries.iter().position(|delivery| is_about(&receipt, delivery)) else {
         return Ok(ReceiptOutcome::Unknown);
     };
     let over = change.now_ms / 1000 >= message.expires_at.0;
+    let sender = &message.sender;
     let end = &mut message.deliveries[at];
     let outcome = if end.waits() {
-        match change.delivery(open.device, end.cursor)? {
+        match change.delivery(end.device_number, end.cursor)? {
             None => return Err(Damaged(key::DELIVERIES.name())),
             Some(row) if over => {
                 // Its deadline has passed, and expiry has not come to it yet.
@@ -125,7 +125,7 @@ fn apply(
         advance_ended(change, end, &receipt, &bytes, sender, over)?
     };
     if outcome != ReceiptOutcome::Duplicate {
-        change.put_message(receipt.transport_id, sender, &message);
+        change.put_message(receipt.transport_id, &message);
         change.audit(audit);
     }
     Ok(outcome)
@@ -152,7 +152,7 @@ fn advance_waiting(
         }
         let event = change.move_waiting(open.device, &mut row, next, cause)?;
         row.receipts.push(event);
-        change.put_delivery(open.device, end.cursor, &row);
+        change.put_delivery(end.device_number, end.cursor, &row);
     } else {
         let event = change.end_waiting(open, &row, end, next, cause)?;
         end.receipts.push(event);

@@ -9,10 +9,13 @@ use sealpost_wire::delivery::DeliveryState;
 use sealpost_wire::id::{DeviceId, SubjectId, TenantId, TransportId};
 use sealpost_wire::payload::Priority;
 
+use super::codec::Encoder;
 use super::delivery_row::DeliveryRow;
 use super::device_row::Device;
 use super::event_row::{EventBatch, EventBounds, NewEvent};
-use super::key::{self, BOXES, DEADLINES, DELIVERIES, DEVICES, EVENTS, JOBS, MAILBOXES, MESSAGES, SHARED};
+use super::key::{
+    self, BOXES, DEADLINES, DELIVERIES, DEVICES, EVENTS, Home, JOBS, MAILBOXES, MESSAGES, MessageName, SHARED,
+};
 use super::mailbox::Mailbox;
 use super::message_row::{DeliveryEnd, MessageRow};
 use super::signals::{Shared, Signals};
@@ -22,6 +25,7 @@ use super::{AppId, Damaged};
 pub(super) struct Change<'v> {
     pub(super) view: &'v mut View,
     pub(super) tenant: TenantId,
+    pub(super) home: Home,
     /// The time of the change (milliseconds).
     pub(super) now_ms: u64,
     events: Option<(EventBounds, EventBatch)>,
@@ -50,19 +54,19 @@ fn place(mailbox: &Mailbox) -> Option<JobPlace> {
 }
 
 impl<'v> Change<'v> {
-    pub(super) fn new(view: &'v mut View, tenant: TenantId, now_ms: u64) -> Self {
-        Self { view, tenant, now_ms, events: None, signals: Signals::default() }
+    pub(super) fn new(view: &'v mut View, tenant: TenantId, home: Home, now_ms: u64) -> Self {
+        Self { view, tenant, home, now_ms, events: None, signals: Signals::default() }
     }
 
     /// The mailbox of a device; nothing when the device never registered.
     pub(super) fn mailbox(&self, device: DeviceId) -> Result<Option<OpenMailbox>, Damaged> {
-        let mailbox = self.read(MAILBOXES, &key::device(&self.tenant, device), Mailbox::decode)?;
+        let mailbox = self.read(MAILBOXES, &key::device(self.home, device), Mailbox::decode)?;
         Ok(mailbox.map(|mailbox| OpenMailbox::new(device, mailbox)))
     }
 
     /// The mailbox of a device that registers for the first time.
-    pub(super) const fn new_mailbox(device: DeviceId) -> OpenMailbox {
-        OpenMailbox { device, mailbox: Mailbox::new(), stored_job: None }
+    pub(super) const fn new_mailbox(device: DeviceId, number: u64) -> OpenMailbox {
+        OpenMailbox { device, mailbox: Mailbox::new(number), stored_job: None }
     }
 
     /// Writes a mailbox, and moves its job's row where it belongs.
@@ -71,43 +75,47 @@ impl<'v> Change<'v> {
         let wanted = place(&mailbox);
         if stored_job != wanted {
             if let Some((app, priority, due_ms)) = stored_job {
-                self.view.remove(JOBS, key::job(&self.tenant, app, priority, due_ms, device));
+                self.view.remove(JOBS, key::job(self.home, app, priority, due_ms, mailbox.number));
                 self.signals.job_removed(app, priority, (due_ms, device));
             }
             if let Some((app, priority, due_ms)) = wanted {
-                self.view.put(
-                    JOBS,
-                    key::job(&self.tenant, app, priority, due_ms, device),
-                    [key::STORE_VERSION],
-                );
+                let value = Encoder::new(17).bytes(device.as_bytes()).finish();
+                self.view.put(JOBS, key::job(self.home, app, priority, due_ms, mailbox.number), value);
                 self.signals.job_inserted(app, priority, (due_ms, device), due_ms <= self.now_ms);
             }
         }
-        self.view.put(MAILBOXES, key::device(&self.tenant, device), mailbox.encode());
+        self.view.put(MAILBOXES, key::device(self.home, device), mailbox.encode());
     }
 
     pub(super) fn device(&self, device: DeviceId) -> Result<Option<Device>, Damaged> {
-        self.read(DEVICES, &key::device(&self.tenant, device), Device::decode)
+        self.read(DEVICES, &key::device(self.home, device), Device::decode)
     }
 
     pub(super) fn put_device(&mut self, device: DeviceId, row: &Device) {
-        self.view.put(DEVICES, key::device(&self.tenant, device), row.encode());
+        self.view.put(DEVICES, key::device(self.home, device), row.encode());
     }
 
     pub(super) fn message(&self, id: TransportId, sender: &SubjectId) -> Result<Option<MessageRow>, Damaged> {
-        self.read(MESSAGES, &key::message(&self.tenant, id, sender), MessageRow::decode)
+        let row = self.message_named(key::message_name(id, sender))?;
+        Ok(row.filter(|row| row.sender == *sender))
     }
 
-    pub(super) fn put_message(&mut self, id: TransportId, sender: &SubjectId, row: &MessageRow) {
-        self.view.put(MESSAGES, key::message(&self.tenant, id, sender), row.encode());
+    /// A submission by its name; in theory that of another sender, whose tag is the same.
+    pub(super) fn message_named(&self, name: MessageName) -> Result<Option<MessageRow>, Damaged> {
+        self.read(MESSAGES, &key::message(self.home, name), MessageRow::decode)
     }
 
-    pub(super) fn delivery(&self, device: DeviceId, cursor: u64) -> Result<Option<DeliveryRow>, Damaged> {
-        self.read(DELIVERIES, &key::delivery(&self.tenant, device, cursor), DeliveryRow::decode)
+    pub(super) fn put_message(&mut self, id: TransportId, row: &MessageRow) {
+        let name = key::message_name(id, &row.sender);
+        self.view.put(MESSAGES, key::message(self.home, name), row.encode());
     }
 
-    pub(super) fn put_delivery(&mut self, device: DeviceId, cursor: u64, row: &DeliveryRow) {
-        self.view.put(DELIVERIES, key::delivery(&self.tenant, device, cursor), row.encode());
+    pub(super) fn delivery(&self, number: u64, cursor: u64) -> Result<Option<DeliveryRow>, Damaged> {
+        self.read(DELIVERIES, &key::delivery(self.home, number, cursor), DeliveryRow::decode)
+    }
+
+    pub(super) fn put_delivery(&mut self, number: u64, cursor: u64, row: &DeliveryRow) {
+        self.view.put(DELIVERIES, key::delivery(self.home, number, cursor), row.encode());
     }
 
     /// Brings a waiting delivery into a state that keeps its box. Returns the id of the event.
@@ -143,9 +151,9 @@ impl<'v> Change<'v> {
         to: DeliveryState,
         cause: Cause<'_>,
     ) -> Result<u64, Damaged> {
-        let (device, cursor) = (open.device, end.cursor);
-        self.view.remove(DELIVERIES, key::delivery(&self.tenant, device, cursor));
-        self.view.remove(BOXES, key::delivery(&self.tenant, device, cursor));
+        let (device, number, cursor) = (open.device, open.mailbox.number, end.cursor);
+        self.view.remove(DELIVERIES, key::delivery(self.home, number, cursor));
+        self.view.remove(BOXES, key::delivery(self.home, number, cursor));
         if row.state.wants_push() {
             open.mailbox.unwant(row.priority);
         }
@@ -172,7 +180,7 @@ impl<'v> Change<'v> {
             self.signals.changed(event.from, event.to);
         }
         if self.events.is_none() {
-            let bounds = self.read(EVENTS, &key::event_bounds(&self.tenant), EventBounds::decode)?;
+            let bounds = self.read(EVENTS, &key::event_bounds(self.home), EventBounds::decode)?;
             let bounds = bounds.unwrap_or(EventBounds::NONE);
             self.events = Some((bounds, EventBatch::new(bounds.last + 1, self.now_ms)));
         }
@@ -181,8 +189,10 @@ impl<'v> Change<'v> {
     }
 
     /// Sets when a message is to be dealt with (seconds).
-    pub(super) fn put_deadline(&mut self, at: u64, id: TransportId, sender: &SubjectId) {
-        self.view.put(DEADLINES, key::deadline(&self.tenant, at, id, sender), [key::STORE_VERSION]);
+    /// `event` is one of the message, and tells its deadline from others of the same second.
+    pub(super) fn put_deadline(&mut self, at: u64, event: u64, name: MessageName) {
+        let value = Encoder::new(19).bytes(&name).finish();
+        self.view.put(DEADLINES, key::deadline(self.home, at, event), value);
         self.signals.deadline(at);
     }
 
@@ -200,8 +210,8 @@ impl<'v> Change<'v> {
     pub(super) fn finish(mut self, shared: &Arc<Shared>) {
         if let Some((bounds, batch)) = self.events.take() {
             let last = batch.last();
-            self.view.put(EVENTS, key::events(&self.tenant, last), batch.finish());
-            self.view.put(EVENTS, key::event_bounds(&self.tenant), EventBounds { last, ..bounds }.encode());
+            self.view.put(EVENTS, key::events(self.home, last), batch.finish());
+            self.view.put(EVENTS, key::event_bounds(self.home), EventBounds { last, ..bounds }.encode());
             self.signals.last_event(last);
         }
         let (signals, shared, tenant) = (self.signals, shared.clone(), self.tenant);

@@ -7,19 +7,20 @@ use sealpost_service::audit::{Act, Actor, Entry, Object};
 use sealpost_service::engine::{EngineError, Row, Space, View};
 use sealpost_wire::clock::UnixTime;
 use sealpost_wire::delivery::DeliveryState;
-use sealpost_wire::id::{SubjectId, TenantId, TransportId};
+use sealpost_wire::id::TenantId;
 
 use super::change::{Cause, Change};
+use super::codec::Decoder;
 use super::event_row::{self, EventBounds};
-use super::key::{self, DEADLINES, EVENTS, MESSAGES};
+use super::key::{self, DEADLINES, EVENTS, MESSAGES, MessageName};
 use super::{Damaged, Store, StoreError};
 
 /// A deadline that has passed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Deadline {
     at: u64,
-    id: TransportId,
-    sender: SubjectId,
+    event: u64,
+    message: MessageName,
 }
 
 impl Store {
@@ -29,6 +30,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; the same may be tried again.
     pub async fn expire(&self, tenant: &TenantId, now_ms: u64, max: usize) -> Result<usize, StoreError> {
+        let home = self.home(tenant)?;
         let deadlines = self.passed_deadlines(tenant, UnixTime(now_ms / 1000), max)?;
         let count = deadlines.len();
         if count == 0 {
@@ -37,7 +39,7 @@ impl Store {
         let (shared, retention) = (self.shared.clone(), self.limits.message_retention.as_secs());
         let of = tenant.clone();
         let decide = move |view: &mut View| {
-            let mut change = Change::new(view, of, now_ms);
+            let mut change = Change::new(view, of, home, now_ms);
             for deadline in deadlines {
                 pass(&mut change, deadline, retention)?;
             }
@@ -60,27 +62,27 @@ impl Store {
         max: usize,
     ) -> Result<usize, StoreError> {
         let mut lasts = Vec::new();
-        let Some(bounds) = self.event_bounds(tenant)? else { return Ok(0) };
+        let home = self.home(tenant)?;
+        let Some(bounds) = self.event_bounds(home)? else { return Ok(0) };
         // From the first that is there: rows that went leave traces, which a look from the start would walk
         // over.
-        let (from, to) = (key::events(tenant, bounds.first), key::events(tenant, u64::MAX));
+        let (from, to) = (key::events(home, bounds.first), key::events(home, u64::MAX));
         for row in self.engine.snapshot().range(EVENTS, from.as_slice()..to.as_slice()).take(max) {
             let (key, value) = row?;
             let time = event_row::time_ms(&value).ok_or(Damaged(EVENTS.name()))?;
             if time >= before_ms {
                 break;
             }
-            lasts.extend(key::cursor(&key));
+            lasts.extend(key::last_number(&key));
         }
         let (count, Some(last_gone)) = (lasts.len(), lasts.last().copied()) else { return Ok(0) };
-        let of = tenant.clone();
         let decide = move |view: &mut View| {
-            let stored = view.get(EVENTS, key::event_bounds(&of));
+            let stored = view.get(EVENTS, key::event_bounds(home));
             let bounds = stored.and_then(|value| EventBounds::decode(&value));
             let bounds = bounds.ok_or(Damaged(EVENTS.name()))?;
-            lasts.iter().for_each(|last| view.remove(EVENTS, key::events(&of, *last)));
+            lasts.iter().for_each(|last| view.remove(EVENTS, key::events(home, *last)));
             let first = bounds.first.max(last_gone + 1);
-            view.put(EVENTS, key::event_bounds(&of), EventBounds { first, ..bounds }.encode());
+            view.put(EVENTS, key::event_bounds(home), EventBounds { first, ..bounds }.encode());
             Ok(())
         };
         self.write_with("trim_events", Space::Frees, decide).await?;
@@ -112,12 +114,15 @@ impl Store {
         now: UnixTime,
         max: usize,
     ) -> Result<Vec<Deadline>, StoreError> {
-        let (from, to) =
-            (key::deadlines_from(tenant, from), key::deadlines_from(tenant, now.0.saturating_add(1)));
+        let home = self.home(tenant)?;
+        let (from, to) = (key::deadline(home, from, 0), key::deadline(home, now.0.saturating_add(1), 0));
         let rows = self.engine.snapshot().range(DEADLINES, from.as_slice()..to.as_slice());
         let deadline = |row: Result<Row, EngineError>| {
-            let (at, id, sender) = key::deadline_parts(&row?.0, tenant).ok_or(Damaged(DEADLINES.name()))?;
-            Ok(Deadline { at, id, sender })
+            let (key, value) = row?;
+            let message = Decoder::new(&value).and_then(|mut row| row.array());
+            let parts = key::deadline_parts(&key).zip(message);
+            let ((at, event), message) = parts.ok_or(Damaged(DEADLINES.name()))?;
+            Ok(Deadline { at, event, message })
         };
         rows.take(max).map(deadline).collect()
     }
@@ -125,30 +130,31 @@ impl Store {
 
 /// Deals with one deadline.
 fn pass(change: &mut Change<'_>, deadline: Deadline, retention: u64) -> Result<(), Damaged> {
-    let Deadline { at, id, sender } = deadline;
-    let key = key::deadline(&change.tenant, at, id, &sender);
-    if !change.view.contains(DEADLINES, &key) {
+    let Deadline { at, event, message: name } = deadline;
+    let key = key::deadline(change.home, at, event);
+    if !change.view.contains(DEADLINES, key) {
         return Ok(());
     }
     change.view.remove(DEADLINES, key);
-    let Some(mut message) = change.message(id, &sender)? else { return Ok(()) };
+    let Some(mut message) = change.message_named(name)? else { return Ok(()) };
     if at > message.expires_at.0 {
-        change.view.remove(MESSAGES, key::message(&change.tenant, id, &sender));
+        change.view.remove(MESSAGES, key::message(change.home, name));
         return Ok(());
     }
-    let forget_at = message.expires_at.plus(retention.max(1)).0;
-    change.put_deadline(forget_at, id, &sender);
+    change.put_deadline(message.expires_at.plus(retention.max(1)).0, event, name);
     let mut expired = false;
     for end in message.deliveries.iter_mut().filter(|end| end.waits()) {
-        let row = change.delivery(end.device, end.cursor)?.ok_or(Damaged(key::DELIVERIES.name()))?;
+        let row = change.delivery(end.device_number, end.cursor)?.ok_or(Damaged(key::DELIVERIES.name()))?;
         let mut open = change.mailbox(end.device)?.ok_or(Damaged(key::MAILBOXES.name()))?;
         change.end_waiting(&mut open, &row, end, DeliveryState::Expired, Cause::default())?;
         change.close(open);
         expired = true;
     }
     if expired {
-        change.put_message(id, &sender, &message);
-        let objects: [Object<'_>; 2] = [("message", &id), ("sender", &sender)];
+        let id = key::transport_id(&name);
+        let sender = &message.sender;
+        change.put_message(id, &message);
+        let objects: [Object<'_>; 2] = [("message", &id), ("sender", sender)];
         change.audit(Entry::new(change.now_ms, Act::DeliveryEnded, &Actor::Server, &objects, "expired"));
     }
     Ok(())

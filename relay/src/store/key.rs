@@ -1,25 +1,29 @@
-//! Keyspaces and keys. Every key starts with its tenant and a home lane; an embedded store has the one lane
-//! 0.
+//! Keyspaces and keys. Every key starts with its *home*, two bytes: the number that the store gave to a tenant
+//! and its lane (an embedded store has one lane for each tenant). `tenants` and `apps`, which tell numbers, and
+//! what `sealpost-service` keeps here start with the tenant's name.
 //!
 //! ```text
-//! messages    tenant | 0 | lane | transport id | sender                      a submission: manifest and ends
-//! deliveries  tenant | 0 | lane | device | cursor                            a box that waits, and its state
-//! boxes       tenant | 0 | lane | device | cursor                            the sealed message itself
-//! mailboxes   tenant | 0 | lane | device                                     cursors, counts, the push job
-//! devices     tenant | 0 | lane | device                                     keys, push token
-//! jobs        tenant | 0 | lane | app | priority | due | device              push jobs, by when they are due
-//! deadlines   tenant | 0 | lane | time | transport id | sender               when to expire or forget a message
-//! events      tenant | 0 | lane | 0                                          the first and the last id
-//!             tenant | 0 | lane | 1 | last id in the row
-//! apps        tenant | 0 | lane | name                                       the number of an app
+//! messages    home | transport id | tag                  a submission: manifest and ends
+//! deliveries  home | device number | cursor              a box that waits, and its state
+//! boxes       home | device number | cursor              the sealed message itself
+//! mailboxes   home | device                              device number, cursors, counts, the push job
+//! devices     home | device                              keys, push token
+//! jobs        home | app | priority | due | device number       push jobs, by when they are due
+//! deadlines   home | time | event id                     when to expire or forget a message
+//! events      home | 0                                   the first and the last id
+//!             home | 1 | last id in the row
+//! tenants     tenant | 0                                 its number, and how many devices it has
+//! apps        tenant | 0 | name                          the number of an app
 //! ```
-//! Numbers are big endian, so that keys are in their order. The transport id comes before the sender in
-//! `messages`, because a device's receipt names the one and not the other.
+//! Numbers are big endian, so that keys are in their order; times have 6 bytes, ids and cursors 8. The tag, 2 bytes
+//! of the SHA-256 of the sender's name, comes behind the transport id, because a device's receipt names the one
+//! and not the other. No key is longer than 20 bytes: so long ones live in the nodes of a memtable, and a look-up
+//! neither allocates nor leaves the node to compare.
 
 use sealpost_service::engine::Keyspace;
 use sealpost_service::shared_rows::SharedKeyspaces;
-use sealpost_service::store_key::{after_tenant, tenant_key};
-use sealpost_wire::id::{DeviceId, SubjectId, TenantId, TransportId};
+use sealpost_service::store_key::tenant_key;
+use sealpost_wire::id::{DeviceId, Digest, SubjectId, TenantId, TransportId};
 use sealpost_wire::payload::Priority;
 
 use super::AppId;
@@ -35,17 +39,18 @@ pub(super) const DEVICES: Keyspace = Keyspace::rows(4, "devices");
 pub(super) const JOBS: Keyspace = Keyspace::rows(5, "jobs");
 pub(super) const DEADLINES: Keyspace = Keyspace::rows(6, "deadlines");
 pub(super) const EVENTS: Keyspace = Keyspace::rows(7, "events");
-pub(super) const APPS: Keyspace = Keyspace::rows(8, "apps");
+pub(super) const TENANTS: Keyspace = Keyspace::rows(8, "tenants");
+pub(super) const APPS: Keyspace = Keyspace::rows(9, "apps");
 
 /// The keyspaces that the parts of `sealpost-service` fill.
 pub(super) const SHARED: SharedKeyspaces = SharedKeyspaces {
-    assertions: Keyspace::rows(9, "assertions"),
-    statuses: Keyspace::rows(10, "statuses"),
-    audit: Keyspace::rows(11, "audit"),
+    assertions: Keyspace::rows(10, "assertions"),
+    statuses: Keyspace::rows(11, "statuses"),
+    audit: Keyspace::rows(12, "audit"),
 };
 
 /// All of them, by index.
-pub(super) static KEYSPACES: [Keyspace; 12] = [
+pub(super) static KEYSPACES: [Keyspace; 13] = [
     MESSAGES,
     DELIVERIES,
     BOXES,
@@ -54,102 +59,122 @@ pub(super) static KEYSPACES: [Keyspace; 12] = [
     JOBS,
     DEADLINES,
     EVENTS,
+    TENANTS,
     APPS,
     SHARED.assertions,
     SHARED.statuses,
     SHARED.audit,
 ];
 
-/// The only home lane of an embedded store.
-const LANE: &[u8] = &[0];
-const EVENT_BOUNDS: &[u8] = &[0];
-const EVENT_ROWS: &[u8] = &[1];
+const EVENT_BOUNDS: [u8; 1] = [0];
+const EVENT_ROWS: [u8; 1] = [1];
 
-/// All submissions under a transport id: one for each sender that used it.
-pub(super) fn messages(tenant: &TenantId, id: TransportId) -> Vec<u8> {
-    tenant_key(tenant, &[LANE, id.as_bytes()])
+/// The number of a tenant and its lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Home(pub(super) u16);
+
+/// The key of a submission, without its home: how deadlines name it.
+pub(super) type MessageName = [u8; 18];
+
+pub(super) fn message_name(id: TransportId, sender: &SubjectId) -> MessageName {
+    let digest = Digest::of(sender.as_str().as_bytes());
+    let [first, second, ..] = digest.0;
+    joined([id.as_bytes(), &[first, second]])
 }
 
-pub(super) fn message(tenant: &TenantId, id: TransportId, sender: &SubjectId) -> Vec<u8> {
-    tenant_key(tenant, &[LANE, id.as_bytes(), sender.as_str().as_bytes()])
+pub(super) fn transport_id(name: &MessageName) -> TransportId {
+    let [id @ .., _, _] = *name;
+    TransportId(id)
 }
 
-/// The sender in the key of a message.
-pub(super) fn sender_of_message(key: &[u8], tenant: &TenantId) -> Option<SubjectId> {
-    let sender = after_tenant(key, tenant)?.get(1 + 16..)?;
-    std::str::from_utf8(sender).ok()?.parse().ok()
+pub(super) fn message(home: Home, name: MessageName) -> [u8; 20] {
+    joined([&home.bytes(), &name])
 }
 
-/// A device's row: its mailbox, its registration, and what begins the keys of its deliveries and boxes.
-pub(super) fn device(tenant: &TenantId, device: DeviceId) -> Vec<u8> {
-    tenant_key(tenant, &[LANE, device.as_bytes()])
+/// What begins the keys of all submissions under a transport id: one for each sender that used it.
+pub(super) fn messages(home: Home, id: TransportId) -> [u8; 18] {
+    joined([&home.bytes(), id.as_bytes()])
 }
 
-pub(super) fn delivery(tenant: &TenantId, device: DeviceId, cursor: u64) -> Vec<u8> {
-    tenant_key(tenant, &[LANE, device.as_bytes(), &cursor.to_be_bytes()])
+/// The keys of a device's mailbox and of its registration.
+pub(super) fn device(home: Home, device: DeviceId) -> [u8; 18] {
+    joined([&home.bytes(), device.as_bytes()])
 }
 
-/// The last number in a key: the cursor of a delivery.
-pub(super) fn cursor(key: &[u8]) -> Option<u64> {
+/// The keys of a delivery and of its box.
+pub(super) fn delivery(home: Home, device_number: u64, cursor: u64) -> [u8; 18] {
+    joined([&home.bytes(), &device_number.to_be_bytes(), &cursor.to_be_bytes()])
+}
+
+/// The last number in a key: the cursor of a delivery, the last id of a row of events.
+pub(super) fn last_number(key: &[u8]) -> Option<u64> {
     key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes))
 }
 
-/// All jobs of an app and priority.
-pub(super) fn jobs(tenant: &TenantId, app: AppId, priority: Priority) -> Vec<u8> {
-    tenant_key(tenant, &[LANE, &app.0.to_be_bytes(), &[priority.code()]])
+/// What begins the keys of all jobs of an app and priority.
+pub(super) fn jobs(home: Home, app: AppId, priority: Priority) -> [u8; 5] {
+    joined([&home.bytes(), &app.0.to_be_bytes(), &[priority.code()]])
 }
 
-pub(super) fn job(
-    tenant: &TenantId,
-    app: AppId,
-    priority: Priority,
-    due_ms: u64,
-    device: DeviceId,
-) -> Vec<u8> {
-    let (app, due) = (app.0.to_be_bytes(), due_ms.to_be_bytes());
-    tenant_key(tenant, &[LANE, &app, &[priority.code()], &due, device.as_bytes()])
+pub(super) fn job(home: Home, app: AppId, priority: Priority, due_ms: u64, device_number: u64) -> [u8; 19] {
+    joined([&jobs(home, app, priority), &time(due_ms), &device_number.to_be_bytes()])
 }
 
-/// The first key of the jobs that are due at `due_ms` or later.
-pub(super) fn jobs_from(tenant: &TenantId, app: AppId, priority: Priority, due_ms: u64) -> Vec<u8> {
-    job(tenant, app, priority, due_ms, DeviceId([0; 16]))
+/// When a job is due (milliseconds).
+pub(super) fn due(job_key: &[u8]) -> Option<u64> {
+    time_at(job_key, 5)
 }
 
-/// When a job is due, and of which device.
-pub(super) fn due_and_device(key: &[u8]) -> Option<(u64, DeviceId)> {
-    let (rest, device) = key.split_last_chunk::<16>()?;
-    let (_, due) = rest.split_last_chunk::<8>()?;
-    Some((u64::from_be_bytes(*due), DeviceId(*device)))
+pub(super) fn deadline(home: Home, at: u64, event: u64) -> [u8; 16] {
+    joined([&home.bytes(), &time(at), &event.to_be_bytes()])
 }
 
-pub(super) fn deadline(tenant: &TenantId, at: u64, id: TransportId, sender: &SubjectId) -> Vec<u8> {
-    tenant_key(tenant, &[LANE, &at.to_be_bytes(), id.as_bytes(), sender.as_str().as_bytes()])
+/// What a deadline's key says: when (seconds), and the event that it was set with.
+pub(super) fn deadline_parts(key: &[u8]) -> Option<(u64, u64)> {
+    time_at(key, 2).zip(last_number(key))
 }
 
-/// The first key of the deadlines at `at` or later.
-pub(super) fn deadlines_from(tenant: &TenantId, at: u64) -> Vec<u8> {
-    tenant_key(tenant, &[LANE, &at.to_be_bytes()])
-}
-
-/// What a deadline's key says.
-pub(super) fn deadline_parts(key: &[u8], tenant: &TenantId) -> Option<(u64, TransportId, SubjectId)> {
-    let (at, rest) = after_tenant(key, tenant)?.get(1..)?.split_first_chunk::<8>()?;
-    let (id, sender) = rest.split_first_chunk::<16>()?;
-    let sender = std::str::from_utf8(sender).ok()?.parse().ok()?;
-    Some((u64::from_be_bytes(*at), TransportId(*id), sender))
-}
-
-pub(super) fn event_bounds(tenant: &TenantId) -> Vec<u8> {
-    tenant_key(tenant, &[LANE, EVENT_BOUNDS])
+pub(super) fn event_bounds(home: Home) -> [u8; 3] {
+    joined([&home.bytes(), &EVENT_BOUNDS])
 }
 
 /// The row whose last event has this id.
-pub(super) fn events(tenant: &TenantId, last: u64) -> Vec<u8> {
-    tenant_key(tenant, &[LANE, EVENT_ROWS, &last.to_be_bytes()])
+pub(super) fn events(home: Home, last: u64) -> [u8; 11] {
+    joined([&home.bytes(), &EVENT_ROWS, &last.to_be_bytes()])
+}
+
+pub(super) fn tenant(tenant: &TenantId) -> Vec<u8> {
+    tenant_key(tenant, &[])
 }
 
 pub(super) fn app(tenant: &TenantId, name: &str) -> Vec<u8> {
-    tenant_key(tenant, &[LANE, name.as_bytes()])
+    tenant_key(tenant, &[name.as_bytes()])
+}
+
+impl Home {
+    const fn bytes(self) -> [u8; 2] {
+        self.0.to_be_bytes()
+    }
+}
+
+/// Six bytes of a time: in milliseconds enough until the year 10889. What is later counts as that.
+fn time(at: u64) -> [u8; 6] {
+    const TIME_MAX: u64 = (1 << 48) - 1;
+    let [_, _, bytes @ ..] = at.min(TIME_MAX).to_be_bytes();
+    bytes
+}
+
+fn time_at(key: &[u8], position: usize) -> Option<u64> {
+    let bytes = key.get(position..)?.first_chunk::<6>()?;
+    Some(bytes.iter().fold(0, |time, byte| (time << 8) | u64::from(*byte)))
+}
+
+/// The parts one after the other; together they are as long as the array.
+fn joined<const N: usize, const PARTS: usize>(parts: [&[u8]; PARTS]) -> [u8; N] {
+    let mut key = [0; N];
+    let bytes = parts.into_iter().flatten();
+    key.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+    key
 }
 
 #[cfg(test)]
@@ -157,20 +182,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_say_what_went_in_and_sort_by_time() {
-        let tenant: TenantId = "st-mary".parse().unwrap();
-        let sender: SubjectId = "lab".parse().unwrap();
-        let (id, device_id) = (TransportId([7; 16]), DeviceId([9; 16]));
-        assert_eq!(sender_of_message(&message(&tenant, id, &sender), &tenant), Some(sender.clone()));
-        assert_eq!(cursor(&delivery(&tenant, device_id, 12)), Some(12));
-        let job_key = |due| job(&tenant, AppId(3), Priority::Bulk, due, device_id);
-        assert_eq!(due_and_device(&job_key(1_000_000)), Some((1_000_000, device_id)));
-        assert!(job_key(255) < job_key(256));
-        assert!(jobs_from(&tenant, AppId(3), Priority::Bulk, 256) < job_key(256));
-        let at = deadline(&tenant, 99, id, &sender);
-        assert_eq!(deadline_parts(&at, &tenant), Some((99, id, sender)));
-        assert!(deadlines_from(&tenant, 99) < at && at < deadlines_from(&tenant, 100));
-        let other: TenantId = "st-mary2".parse().unwrap();
-        assert_eq!(deadline_parts(&at, &other), None, "another tenant's key");
+    fn keys_say_what_went_in_sort_by_time_and_fit_into_20_bytes() {
+        let (home, id) = (Home(1), TransportId([7; 16]));
+        let (lab, radiology) = ("lab".parse().unwrap(), "radiology".parse().unwrap());
+        let message_key = message(home, message_name(id, &lab));
+        assert!(message_key.starts_with(&messages(home, id)));
+        assert_ne!(message_key, message(home, message_name(id, &radiology)));
+        assert_eq!(last_number(&delivery(home, 3, 12)), Some(12));
+        let job_key = |due| job(home, AppId(3), Priority::Bulk, due, 9);
+        assert_eq!(due(&job_key(1_800_000_000_000)), Some(1_800_000_000_000));
+        assert!(
+            job_key(255) < job_key(256) && job_key(256).starts_with(&jobs(home, AppId(3), Priority::Bulk))
+        );
+        assert_eq!(due(&job_key(u64::MAX)), Some((1 << 48) - 1));
+        assert_eq!(deadline_parts(&deadline(home, 99, 5)), Some((99, 5)));
+        assert!(deadline(home, 99, u64::MAX) < deadline(home, 100, 0));
+        assert!(deadline(home, u64::MAX, 0) < deadline(Home(2), 0, 0));
+        assert_eq!(last_number(&events(home, 8)), Some(8));
+        for length in [message_key.len(), job_key(1).len(), delivery(home, 1, 1).len()] {
+            assert!(length <= 20);
+        }
     }
 }

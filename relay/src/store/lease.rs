@@ -1,10 +1,10 @@
 //! Due push jobs are leased to a worker.
 
-use sealpost_service::engine::EngineError;
 use sealpost_wire::clock::UnixTime;
 use sealpost_wire::id::{DeviceId, TenantId};
 use sealpost_wire::payload::Priority;
 
+use super::codec::Decoder;
 use super::device_row::PushTarget;
 use super::key::{self, DEVICES, JOBS, MAILBOXES};
 use super::lane::{Due, Lane, SCAN_ROWS_MAX};
@@ -80,14 +80,15 @@ impl Store {
     }
 
     /// Takes one look into the store. Whether it did, and so whether another look may bring more.
-    fn scan(&self, id: &LaneId, lane: &Lane, now_ms: u64) -> Result<bool, EngineError> {
+    fn scan(&self, id: &LaneId, lane: &Lane, now_ms: u64) -> Result<bool, StoreError> {
+        let home = self.home(&id.tenant)?;
         let Some(scan) = lane.begin_scan(now_ms) else { return Ok(false) };
         let (mut due, mut rest_from, mut failure) = (Vec::new(), None, None);
-        let from = key::jobs_from(&id.tenant, id.app, id.priority, scan.from);
-        let to = key::jobs_from(&id.tenant, id.app, id.priority, scan.to + 1);
+        let from = key::job(home, id.app, id.priority, scan.from, 0);
+        let to = key::job(home, id.app, id.priority, scan.to + 1, 0);
         for row in self.engine.snapshot().range(JOBS, from.as_slice()..to.as_slice()) {
             let job = match row {
-                Ok((key, _)) => key::due_and_device(&key),
+                Ok((key, value)) => job_of(&key, &value),
                 Err(error) => {
                     (rest_from, failure) = (Some(scan.from), Some(error));
                     break;
@@ -103,20 +104,20 @@ impl Store {
             }
         }
         lane.scanned(&due, rest_from);
-        failure.map_or(Ok(true), Err)
+        failure.map_or(Ok(true), |error| Err(error.into()))
     }
 
     /// What a worker needs for a job; nothing when the job is not that of the device's mailbox any more.
     fn open_job(&self, id: &LaneId, (due_ms, device): Due) -> Result<Option<Lease>, StoreError> {
-        let key = key::device(&id.tenant, device);
-        let Some(mailbox) = self.engine.get(MAILBOXES, &key)? else { return Ok(None) };
+        let key = key::device(self.home(&id.tenant)?, device);
+        let Some(mailbox) = self.engine.get(MAILBOXES, key)? else { return Ok(None) };
         let mailbox = Mailbox::decode(&mailbox).ok_or(Damaged(MAILBOXES.name()))?;
         let through = mailbox.next_cursor - 1;
         let job = match mailbox.job {
             Some(job) if job.due_ms == due_ms && job.priority == id.priority => job,
             _ => return Ok(None),
         };
-        let Some(row) = self.engine.get(DEVICES, &key)? else { return Ok(None) };
+        let Some(row) = self.engine.get(DEVICES, key)? else { return Ok(None) };
         let target = PushTarget::decode(&row).ok_or(Damaged(DEVICES.name()))?;
         let target = target.filter(|push| push.app == id.app && !push.refused);
         Ok(target.map(|target| Lease {
@@ -130,4 +131,11 @@ impl Store {
             latest_expiry: mailbox.latest_expiry,
         }))
     }
+}
+
+/// The job in a row: when it is due, and of which device.
+pub(super) fn job_of(key: &[u8], value: &[u8]) -> Option<Due> {
+    let mut row = Decoder::new(value)?;
+    let device = DeviceId(row.array()?);
+    row.end(key::due(key)?).map(|due| (due, device))
 }

@@ -2,7 +2,7 @@
 //! by [`super::change`].
 //!
 //! ```text
-//! version | next cursor | waiting from | queued from | waiting (4) | wanting (3 x 4) | latest expiry | app (2)
+//! version | device number | next cursor | waiting from | queued from | waiting (4) | wanting (3 x 4) | latest expiry | app (2)
 //!         | 0, or: 1 | priority | due ms | step | failures | 0, or: 1 | push id (16)
 //! ```
 
@@ -16,6 +16,8 @@ use super::schedule::Schedules;
 /// A mailbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mailbox {
+    /// The number of the device, as its deliveries and jobs name it.
+    pub(super) number: u64,
     /// The cursor of the next box, from 1.
     pub(super) next_cursor: u64,
     /// No box waits below this cursor.
@@ -55,9 +57,10 @@ impl PushJob {
 }
 
 impl Mailbox {
-    /// An empty mailbox.
-    pub(super) const fn new() -> Self {
+    /// The empty mailbox of a device.
+    pub(super) const fn new(number: u64) -> Self {
         Self {
+            number,
             next_cursor: 1,
             waiting_from: 1,
             queued_from: 1,
@@ -180,8 +183,12 @@ impl Mailbox {
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut row = Encoder::new(80);
-        row.u64(self.next_cursor).u64(self.waiting_from).u64(self.queued_from).u32(self.waiting);
+        let mut row = Encoder::new(88);
+        row.u64(self.number)
+            .u64(self.next_cursor)
+            .u64(self.waiting_from)
+            .u64(self.queued_from)
+            .u32(self.waiting);
         self.wanting.iter().for_each(|count| {
             row.u32(*count);
         });
@@ -204,6 +211,7 @@ impl Mailbox {
     pub(super) fn decode(value: &[u8]) -> Option<Self> {
         let mut row = Decoder::new(value)?;
         let mut mailbox = Self {
+            number: row.u64()?,
             next_cursor: row.u64()?,
             waiting_from: row.u64()?,
             queued_from: row.u64()?,
@@ -233,7 +241,7 @@ mod tests {
     const LATER: UnixTime = UnixTime(9_000);
 
     fn reachable() -> Mailbox {
-        Mailbox { app: Some(AppId(1)), ..Mailbox::new() }
+        Mailbox { app: Some(AppId(1)), ..Mailbox::new(1) }
     }
 
     fn due(mailbox: &Mailbox) -> Option<(Priority, u64, u8)> {
@@ -282,7 +290,7 @@ mod tests {
 
     #[test]
     fn nothing_is_due_without_a_token_or_without_a_message() {
-        let mut mailbox = Mailbox::new();
+        let mut mailbox = Mailbox::new(1);
         mailbox.accept(Priority::Normal, LATER, 100);
         assert_eq!(mailbox.job, None);
         mailbox.redirect(Some(AppId(4)), false, 200);

@@ -1,15 +1,16 @@
 //! The row of a submission: its manifest, which decides that it was accepted, and how its deliveries ended.
 //!
 //! ```text
-//! version | digest (32) | accepted ms | expires | priority | count (1) | deliveries
-//! delivery = device (16) | state | late | changed ms | cursor | SHA-256(sealed) (32) | reason | count (1) | event ids
+//! version | digest (32) | sender | accepted ms | expires | priority | count (1) | deliveries
+//! delivery = device (16) | state | late | changed ms | device number | cursor | SHA-256(sealed) (32) | reason
+//!          | count (1) | event ids
 //! ```
 //! While a box waits, its state is in its own row ([`super::delivery_row`]) and stays `queued` here.
 
 use sealpost_wire::api::relay::{DeliveryStatus, MessageStatus};
 use sealpost_wire::clock::UnixTime;
 use sealpost_wire::delivery::DeliveryState;
-use sealpost_wire::id::{DeviceId, Digest, TransportId};
+use sealpost_wire::id::{DeviceId, Digest, SubjectId, TransportId};
 use sealpost_wire::payload::Priority;
 
 use super::codec::{Decoder, Encoder};
@@ -21,6 +22,8 @@ pub(super) const RECEIPTS_MAX: usize = 8;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct MessageRow {
     pub(super) digest: Digest,
+    /// The key has a tag of the name only.
+    pub(super) sender: SubjectId,
     pub(super) accepted_ms: u64,
     pub(super) expires_at: UnixTime,
     pub(super) priority: Priority,
@@ -36,7 +39,8 @@ pub(super) struct DeliveryEnd {
     /// Kinds of receipts that came late, a bit for each.
     pub(super) late: u8,
     pub(super) changed_ms: u64,
-    /// Its place in the mailbox; 0 when it never came into one.
+    /// The number of the device's mailbox, and its place in it; 0 when it never came into one.
+    pub(super) device_number: u64,
     pub(super) cursor: u64,
     pub(super) sealed: Digest,
     /// Empty when there is none.
@@ -87,12 +91,14 @@ impl MessageRow {
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut row = Encoder::new(64 + self.deliveries.len() * 96);
-        row.bytes(self.digest.as_bytes()).u64(self.accepted_ms).u64(self.expires_at.0);
+        let mut row = Encoder::new(96 + self.deliveries.len() * 96);
+        row.bytes(self.digest.as_bytes()).text(self.sender.as_str());
+        row.u64(self.accepted_ms).u64(self.expires_at.0);
         row.u8(self.priority.code()).u8(count(self.deliveries.len()));
         for delivery in &self.deliveries {
             row.bytes(delivery.device.as_bytes()).u8(delivery.state.code()).u8(delivery.late);
-            row.u64(delivery.changed_ms).u64(delivery.cursor).bytes(delivery.sealed.as_bytes());
+            row.u64(delivery.changed_ms).u64(delivery.device_number).u64(delivery.cursor);
+            row.bytes(delivery.sealed.as_bytes());
             row.text(&delivery.reason);
             write_ids(&mut row, &delivery.receipts);
         }
@@ -101,7 +107,7 @@ impl MessageRow {
 
     pub(super) fn decode(value: &[u8]) -> Option<Self> {
         let mut row = Decoder::new(value)?;
-        let digest = Digest(row.array()?);
+        let (digest, sender) = (Digest(row.array()?), row.text()?.parse().ok()?);
         let (accepted_ms, expires_at, priority) = (row.u64()?, UnixTime(row.u64()?), row.priority()?);
         let count = row.u8()?;
         let mut deliveries = Vec::with_capacity(usize::from(count));
@@ -111,13 +117,14 @@ impl MessageRow {
                 state: row.state()?,
                 late: row.u8()?,
                 changed_ms: row.u64()?,
+                device_number: row.u64()?,
                 cursor: row.u64()?,
                 sealed: Digest(row.array()?),
                 reason: row.text()?.to_owned(),
                 receipts: read_ids(&mut row)?,
             });
         }
-        row.end(Self { digest, accepted_ms, expires_at, priority, deliveries })
+        row.end(Self { digest, sender, accepted_ms, expires_at, priority, deliveries })
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::delivery_row::DeliveryRow;
 use super::event_row::{self, EventBounds};
-use super::key::{self, BOXES, DELIVERIES, EVENTS, MAILBOXES, MESSAGES, STORE_VERSION};
+use super::key::{self, BOXES, DELIVERIES, EVENTS, Home, MAILBOXES, MESSAGES, STORE_VERSION};
 use super::mailbox::Mailbox;
 use super::message_row::{DeliveryEnd, MessageRow};
 use super::waiters::MailboxWaiter;
@@ -51,8 +51,8 @@ impl Store {
         device: DeviceId,
         page: BoxPage,
     ) -> Result<(Vec<WaitingBox>, bool), StoreError> {
-        let snapshot = self.engine.snapshot();
-        let Some(value) = snapshot.get(MAILBOXES, key::device(tenant, device))? else {
+        let (snapshot, home) = (self.engine.snapshot(), self.home(tenant)?);
+        let Some(value) = snapshot.get(MAILBOXES, key::device(home, device))? else {
             return Ok((Vec::new(), false));
         };
         let mailbox = Mailbox::decode(&value).ok_or(Damaged(MAILBOXES.name()))?;
@@ -60,12 +60,12 @@ impl Store {
             return Ok((Vec::new(), false));
         }
         let first = mailbox.waiting_from.max(page.after.saturating_add(1));
-        let from = key::delivery(tenant, device, first);
-        let to = key::delivery(tenant, device, mailbox.next_cursor);
+        let from = key::delivery(home, mailbox.number, first);
+        let to = key::delivery(home, mailbox.number, mailbox.next_cursor);
         let (mut boxes, mut bytes) = (Vec::new(), 0);
         for row in snapshot.range(DELIVERIES, from.as_slice()..to.as_slice()) {
             let (key, value) = row?;
-            let row = DeliveryRow::decode(&value).zip(key::cursor(&key));
+            let row = DeliveryRow::decode(&value).zip(key::last_number(&key));
             let (row, cursor) = row.ok_or(Damaged(DELIVERIES.name()))?;
             if row.expires_at <= page.now {
                 continue;
@@ -108,12 +108,16 @@ impl Store {
         sender: &SubjectId,
         id: TransportId,
     ) -> Result<Option<MessageStatus>, StoreError> {
-        let snapshot = self.engine.snapshot();
-        let Some(value) = snapshot.get(MESSAGES, key::message(tenant, id, sender))? else { return Ok(None) };
+        let (snapshot, home) = (self.engine.snapshot(), self.home(tenant)?);
+        let key = key::message(home, key::message_name(id, sender));
+        let Some(value) = snapshot.get(MESSAGES, key)? else { return Ok(None) };
         let row = MessageRow::decode(&value).ok_or(Damaged(MESSAGES.name()))?;
+        if row.sender != *sender {
+            return Ok(None);
+        }
         let mut deliveries = Vec::with_capacity(row.deliveries.len());
         for delivery in &row.deliveries {
-            deliveries.push(delivery_status(&snapshot, tenant, delivery)?);
+            deliveries.push(delivery_status(&snapshot, home, delivery)?);
         }
         Ok(Some(row.status(id, deliveries)))
     }
@@ -123,14 +127,14 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn events(&self, tenant: &TenantId, after: u64, limit: usize) -> Result<EventsAnswer, StoreError> {
-        let snapshot = self.engine.snapshot();
-        let bounds = bounds(&snapshot, tenant)?.unwrap_or(EventBounds::NONE);
+        let (snapshot, home) = (self.engine.snapshot(), self.home(tenant)?);
+        let bounds = bounds(&snapshot, home)?.unwrap_or(EventBounds::NONE);
         if after.saturating_add(1) < bounds.first {
             return Ok(EventsAnswer::Gone { oldest: bounds.first });
         }
         let mut events: Vec<Event> = Vec::new();
         if after < bounds.last {
-            let (from, to) = (key::events(tenant, after + 1), key::events(tenant, bounds.last));
+            let (from, to) = (key::events(home, after + 1), key::events(home, bounds.last));
             for row in snapshot.range(EVENTS, from.as_slice()..=to.as_slice()) {
                 let (_, value) = row?;
                 let row = event_row::decode(&value).ok_or(Damaged(EVENTS.name()))?;
@@ -151,37 +155,37 @@ impl Store {
         self.shared.events.get(tenant).map(watch::Sender::subscribe)
     }
 
-    pub(super) fn event_bounds(&self, tenant: &TenantId) -> Result<Option<EventBounds>, StoreError> {
-        bounds(&self.engine.snapshot(), tenant)
+    pub(super) fn event_bounds(&self, home: Home) -> Result<Option<EventBounds>, StoreError> {
+        bounds(&self.engine.snapshot(), home)
     }
 }
 
-fn bounds(snapshot: &Snapshot, tenant: &TenantId) -> Result<Option<EventBounds>, StoreError> {
-    let value = snapshot.get(EVENTS, key::event_bounds(tenant))?;
+fn bounds(snapshot: &Snapshot, home: Home) -> Result<Option<EventBounds>, StoreError> {
+    let value = snapshot.get(EVENTS, key::event_bounds(home))?;
     Ok(value.map(|value| EventBounds::decode(&value).ok_or(Damaged(EVENTS.name()))).transpose()?)
 }
 
 fn delivery_status(
     snapshot: &Snapshot,
-    tenant: &TenantId,
+    home: Home,
     delivery: &DeliveryEnd,
 ) -> Result<DeliveryStatus, StoreError> {
     let mut status = delivery.status();
     let mut receipts = delivery.receipts.clone();
     if delivery.waits() {
-        let value = snapshot.get(DELIVERIES, key::delivery(tenant, delivery.device, delivery.cursor))?;
+        let value = snapshot.get(DELIVERIES, key::delivery(home, delivery.device_number, delivery.cursor))?;
         let row = value.and_then(|value| DeliveryRow::decode(&value)).ok_or(Damaged(DELIVERIES.name()))?;
         (status.state, status.changed_at_ms, receipts) = (row.state, row.changed_ms, row.receipts);
     }
     for id in receipts {
-        status.receipts.extend(receipt(snapshot, tenant, id)?);
+        status.receipts.extend(receipt(snapshot, home, id)?);
     }
     Ok(status)
 }
 
 /// The receipt that an event carries; nothing when the event is not kept any more.
-fn receipt(snapshot: &Snapshot, tenant: &TenantId, id: u64) -> Result<Option<Base64Url>, EngineError> {
-    let (from, to) = (key::events(tenant, id), key::events(tenant, u64::MAX));
+fn receipt(snapshot: &Snapshot, home: Home, id: u64) -> Result<Option<Base64Url>, EngineError> {
+    let (from, to) = (key::events(home, id), key::events(home, u64::MAX));
     let Some(row) = snapshot.range(EVENTS, from.as_slice()..to.as_slice()).next() else { return Ok(None) };
     let (_, value) = row?;
     let events = event_row::decode(&value).unwrap_or_default();

@@ -9,8 +9,9 @@ use sealpost_wire::id::{DeviceId, TenantId};
 
 use super::change::{Cause, Change};
 use super::device_row::{Device, PushTarget};
-use super::key::{self, DEVICES};
+use super::key::{self, DEVICES, TENANTS};
 use super::settle::waiting;
+use super::tenant_row::TenantRow;
 use super::{AppId, Damaged, Store, StoreError};
 
 /// A device that its tenant has admitted.
@@ -49,7 +50,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn device(&self, tenant: &TenantId, device: DeviceId) -> Result<Option<Device>, StoreError> {
-        let value = self.engine.get(DEVICES, key::device(tenant, device))?;
+        let value = self.engine.get(DEVICES, key::device(self.home(tenant)?, device))?;
         Ok(value.map(|value| Device::decode(&value).ok_or(Damaged(DEVICES.name()))).transpose()?)
     }
 
@@ -58,10 +59,10 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; the same may be tried again.
     pub async fn register_device(&self, registering: Registering) -> Result<Registered, StoreError> {
-        let shared = self.shared.clone();
+        let (shared, home) = (self.shared.clone(), self.home(&registering.tenant)?);
         let decide = move |view: &mut View| {
             let Registering { tenant, device, row, same_token, now_ms, audit } = registering;
-            let mut change = Change::new(view, tenant, now_ms);
+            let mut change = Change::new(view, tenant, home, now_ms);
             let before = change.device(device)?;
             if let Some(before) = &before {
                 if before.identity_key != row.identity_key {
@@ -75,7 +76,7 @@ impl Store {
                 before.as_ref().and_then(|before| before.push.as_ref()).is_some_and(|push| !push.refused);
             let mut open = match change.mailbox(device)? {
                 Some(open) => open,
-                None => Change::new_mailbox(device),
+                None => Change::new_mailbox(device, number_device(&mut change)?),
             };
             let app = row.push.as_ref().map(|push: &PushTarget| push.app);
             open.mailbox.redirect(app, !(same_token && was_used), now_ms);
@@ -95,10 +96,12 @@ impl Store {
         tenant: &TenantId,
         clock: Arc<dyn sealpost_wire::clock::Clock>,
     ) -> impl Fn(&mut View, &sealpost_wire::status::TenantStatus) + Clone + Send + 'static {
-        let (shared, tenant) = (self.shared.clone(), tenant.clone());
+        let (shared, tenant, home) = (self.shared.clone(), tenant.clone(), self.home(tenant).ok());
         move |view, status| {
+            // A tenant without a home has no devices.
+            let Some(home) = home else { return };
             for device in &status.revoked_devices {
-                let mut change = Change::new(view, tenant.clone(), clock.now_millis());
+                let mut change = Change::new(view, tenant.clone(), home, clock.now_millis());
                 match revoke(&mut change, *device) {
                     Ok(true) => change.finish(&shared),
                     Ok(false) => {}
@@ -112,6 +115,16 @@ impl Store {
     }
 }
 
+/// The number of a new device.
+fn number_device(change: &mut Change<'_>) -> Result<u64, Damaged> {
+    let key = key::tenant(&change.tenant);
+    let row = change.view.get(TENANTS, &key).and_then(|value| TenantRow::decode(&value));
+    let row = row.ok_or(Damaged(TENANTS.name()))?;
+    let number = row.devices + 1;
+    change.view.put(TENANTS, key, TenantRow { devices: number, ..row }.encode());
+    Ok(number)
+}
+
 /// Empties a device's mailbox for good. Whether there was anything to do.
 fn revoke(change: &mut Change<'_>, device: DeviceId) -> Result<bool, Damaged> {
     let Some(mut open) = change.mailbox(device)? else { return Ok(false) };
@@ -120,13 +133,13 @@ fn revoke(change: &mut Change<'_>, device: DeviceId) -> Result<bool, Damaged> {
     if open.mailbox.waiting == 0 && !has_token {
         return Ok(false);
     }
-    let found = waiting(change, device, open.mailbox.waiting_from, open.mailbox.next_cursor)?;
+    let found = waiting(change, open.mailbox.number, open.mailbox.waiting_from, open.mailbox.next_cursor)?;
     for (cursor, delivery) in found {
         let Some(mut message) = change.message(delivery.message, &delivery.sender)? else { continue };
         let end = message.deliveries.iter_mut().find(|end| end.device == device && end.cursor == cursor);
         let Some(end) = end else { continue };
         change.end_waiting(&mut open, &delivery, end, DeliveryState::Revoked, Cause::default())?;
-        change.put_message(delivery.message, &delivery.sender, &message);
+        change.put_message(delivery.message, &message);
     }
     if let Some(mut row) = row {
         row.push = None;

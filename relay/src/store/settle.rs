@@ -5,7 +5,6 @@ use std::sync::Arc;
 use sealpost_service::audit::Entry;
 use sealpost_service::engine::{Space, View};
 use sealpost_wire::delivery::DeliveryState;
-use sealpost_wire::id::DeviceId;
 
 use super::change::{Cause, Change, OpenMailbox};
 use super::delivery_row::DeliveryRow;
@@ -63,9 +62,9 @@ impl Store {
         audit: Option<Entry>,
     ) -> Result<(), StoreError> {
         let (shared, schedules) = (self.shared.clone(), self.schedules.clone());
-        let lane = id.clone();
+        let (lane, home) = (id.clone(), self.home(&id.tenant)?);
         let decide = move |view: &mut View| {
-            let mut change = Change::new(view, lane.tenant.clone(), now_ms);
+            let mut change = Change::new(view, lane.tenant.clone(), home, now_ms);
             let mut settled = Vec::with_capacity(settlings.len());
             for one in settlings.iter() {
                 let stands = settle(&mut change, &lane, one, &schedules)?;
@@ -142,7 +141,7 @@ fn settle(
 fn mark_pushed(change: &mut Change<'_>, open: &OpenMailbox, through: u64) -> Result<bool, Damaged> {
     let mailbox = &open.mailbox;
     let mut newer = false;
-    for (cursor, mut row) in waiting(change, open.device, mailbox.queued_from, mailbox.next_cursor)? {
+    for (cursor, mut row) in waiting(change, mailbox.number, mailbox.queued_from, mailbox.next_cursor)? {
         if row.state != DeliveryState::Queued {
             continue;
         }
@@ -151,7 +150,7 @@ fn mark_pushed(change: &mut Change<'_>, open: &OpenMailbox, through: u64) -> Res
             break;
         }
         change.move_waiting(open.device, &mut row, DeliveryState::Pushed, Cause::default())?;
-        change.put_delivery(open.device, cursor, &row);
+        change.put_delivery(mailbox.number, cursor, &row);
     }
     Ok(newer)
 }
@@ -186,12 +185,12 @@ fn lose_token(
     open.mailbox.redirect(None, false, change.now_ms);
     open.mailbox.requeue();
     let (from, to) = (open.mailbox.waiting_from, open.mailbox.next_cursor);
-    for (cursor, mut row) in waiting(change, lease.device, from, to)? {
+    for (cursor, mut row) in waiting(change, open.mailbox.number, from, to)? {
         match row.state {
             DeliveryState::Pushed => {
                 let cause = Cause { reason, receipt: &[] };
                 change.move_waiting(lease.device, &mut row, DeliveryState::Queued, cause)?;
-                change.put_delivery(lease.device, cursor, &row);
+                change.put_delivery(open.mailbox.number, cursor, &row);
             }
             DeliveryState::Queued => {
                 change.event(&NewEvent {
@@ -214,20 +213,21 @@ fn lose_token(
 /// The waiting deliveries of a mailbox with cursors in `from..to`.
 pub(super) fn waiting(
     change: &Change<'_>,
-    device: DeviceId,
+    device_number: u64,
     from: u64,
     to: u64,
 ) -> Result<Vec<(u64, DeliveryRow)>, Damaged> {
     let mut found = Vec::new();
     if to.saturating_sub(from) <= CURSORS_SINGLY_MAX {
         for cursor in from..to {
-            found.extend(change.delivery(device, cursor)?.map(|row| (cursor, row)));
+            found.extend(change.delivery(device_number, cursor)?.map(|row| (cursor, row)));
         }
         return Ok(found);
     }
-    let (from, to) = (key::delivery(&change.tenant, device, from), key::delivery(&change.tenant, device, to));
+    let from = key::delivery(change.home, device_number, from);
+    let to = key::delivery(change.home, device_number, to);
     for (key, value) in change.view.range(DELIVERIES, from.as_slice()..to.as_slice()) {
-        let row = DeliveryRow::decode(&value).zip(key::cursor(&key));
+        let row = DeliveryRow::decode(&value).zip(key::last_number(&key));
         let (row, cursor) = row.ok_or(Damaged(DELIVERIES.name()))?;
         found.push((cursor, row));
     }

@@ -1,16 +1,14 @@
 //! What is in a store when it is opened: where jobs are due, and how many deliveries wait.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sealpost_service::engine::{EngineError, Snapshot};
 use sealpost_wire::delivery::DeliveryState;
-use sealpost_wire::id::TenantId;
 use sealpost_wire::payload::Priority;
 
 use super::AppId;
 use super::codec::Decoder;
-use super::key::{self, DELIVERIES, JOBS};
+use super::key::{self, DELIVERIES, Home, JOBS};
 use super::signals::Shared;
 
 /// Rows after which the workers may look, and an end is noticed.
@@ -20,15 +18,11 @@ const ROWS_PER_LOOK: usize = 4096;
 pub struct Survey {
     snapshot: Snapshot,
     shared: Arc<Shared>,
-    apps: Arc<BTreeMap<(TenantId, String), AppId>>,
+    apps: Vec<(Home, AppId)>,
 }
 
 impl Survey {
-    pub(super) const fn new(
-        snapshot: Snapshot,
-        shared: Arc<Shared>,
-        apps: Arc<BTreeMap<(TenantId, String), AppId>>,
-    ) -> Self {
+    pub(super) const fn new(snapshot: Snapshot, shared: Arc<Shared>, apps: Vec<(Home, AppId)>) -> Self {
         Self { snapshot, shared, apps }
     }
 
@@ -38,9 +32,9 @@ impl Survey {
     /// # Errors
     /// [`EngineError::Read`]: jobs behind the damage would not be found, so a server must not go on.
     pub fn run(self, stop: impl Fn() -> bool) -> Result<(), EngineError> {
-        for ((tenant, _), app) in self.apps.iter() {
+        for (home, app) in &self.apps {
             for priority in Priority::ALL {
-                self.jobs(tenant, *app, priority, &stop)?;
+                self.jobs(*home, *app, priority, &stop)?;
             }
         }
         let mut counts = [0_i64; DeliveryState::ALL.len()];
@@ -62,15 +56,15 @@ impl Survey {
 
     fn jobs(
         &self,
-        tenant: &TenantId,
+        home: Home,
         app: AppId,
         priority: Priority,
         stop: &impl Fn() -> bool,
     ) -> Result<(), EngineError> {
         let Some(lane) = self.shared.lane(app, priority) else { return Ok(()) };
-        for (count, row) in self.snapshot.prefix(JOBS, key::jobs(tenant, app, priority)).enumerate() {
+        for (count, row) in self.snapshot.prefix(JOBS, key::jobs(home, app, priority)).enumerate() {
             let (key, _) = row?;
-            if let Some((due, _)) = key::due_and_device(&key) {
+            if let Some(due) = key::due(&key) {
                 lane.hint(due);
             }
             if count % ROWS_PER_LOOK == 0 {

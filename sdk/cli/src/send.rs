@@ -168,7 +168,7 @@ fn take_result(
             return Ok(());
         }
     };
-    let mut hold = |reason: &Reason, taken: &mut Taken| {
+    let hold = |reason: &Reason, taken: &mut Taken| {
         let code = reason.code();
         let id = quarantine::open(home)?.put(&bytes, reason, SystemClock.now())?;
         output.say(format_args!("{}: not sent ({code}: {reason}); held as {id}", path.display()));

@@ -16,12 +16,27 @@ async fn load() {
     let mut tasks = Vec::new();
     let row = world.row(1, Some(&[7; 92]));
     for n in 0..N {
-        let one = Registering { tenant: tenant(), device: dev(n), row: row.clone(), same_token: false, now_ms: START_MS, audit: world.entry() };
+        let one = Registering {
+            tenant: tenant(),
+            device: dev(n),
+            row: row.clone(),
+            same_token: false,
+            now_ms: START_MS,
+            audit: world.entry(),
+        };
         let store = world.store.clone();
-        tasks.push(tokio::spawn(async move { store.register_device(one).await.unwrap(); }));
-        if tasks.len() == 1000 { for t in tasks.drain(..) { t.await.unwrap(); } }
+        tasks.push(tokio::spawn(async move {
+            store.register_device(one).await.unwrap();
+        }));
+        if tasks.len() == 1000 {
+            for t in tasks.drain(..) {
+                t.await.unwrap();
+            }
+        }
     }
-    for t in tasks.drain(..) { t.await.unwrap(); }
+    for t in tasks.drain(..) {
+        t.await.unwrap();
+    }
     tokio::time::sleep(Duration::from_millis(500)).await;
     let cpu = || {
         let text = std::fs::read_to_string("/proc/self/stat").unwrap();
@@ -36,13 +51,25 @@ async fn load() {
         tasks.push(tokio::spawn(async move {
             loop {
                 let n = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                if n >= N { return; }
+                if n >= N {
+                    return;
+                }
                 let id = Digest::of(&(n + N).to_be_bytes());
                 let accepting = Accepting {
-                    tenant: tenant(), sender: lab(), id: TransportId(id.0[..16].try_into().unwrap()), digest: id,
-                    expires_at: UnixTime(START_MS / 1000 + 3600 + u64::from(n)), priority: Priority::Normal,
-                    boxes: vec![AcceptingBox { device: dev(n), revoked: false, digest: id, value: BoxValue::new(&[3; 2300]) }],
-                    now_ms: START_MS + u64::from(n) / 10, audit: entry.clone(),
+                    tenant: tenant(),
+                    sender: lab(),
+                    id: TransportId(id.0[..16].try_into().unwrap()),
+                    digest: id,
+                    expires_at: UnixTime(START_MS / 1000 + 3600 + u64::from(n)),
+                    priority: Priority::Normal,
+                    boxes: vec![AcceptingBox {
+                        device: dev(n),
+                        revoked: false,
+                        digest: id,
+                        value: BoxValue::new(&[3; 2300]),
+                    }],
+                    now_ms: START_MS + u64::from(n) / 10,
+                    audit: entry.clone(),
                 };
                 assert!(matches!(store.accept(accepting).await.unwrap(), Accepted::New(_)));
             }
@@ -53,12 +80,23 @@ async fn load() {
     while settled < N as usize {
         let now_ms = START_MS + 1_000_000;
         let leases = world.store.lease(&lane, START_MS + 3000, 500).unwrap();
-        if leases.is_empty() { tokio::time::sleep(Duration::from_micros(300)).await; continue; }
+        if leases.is_empty() {
+            tokio::time::sleep(Duration::from_micros(300)).await;
+            continue;
+        }
         settled += leases.len();
-        let settling: Vec<_> = leases.into_iter().map(|lease| Settling { lease, result: PushResult::Pushed }).collect();
+        let settling: Vec<_> =
+            leases.into_iter().map(|lease| Settling { lease, result: PushResult::Pushed }).collect();
         world.store.settle(&lane, settling.into(), now_ms, Some(world.entry())).await.unwrap();
     }
-    for t in tasks { t.await.unwrap(); }
+    for t in tasks {
+        t.await.unwrap();
+    }
     let spent = cpu() - cpu0;
-    eprintln!("LOAD {} msgs {:.0}/s, cpu {} us each", N, f64::from(N) / began.elapsed().as_secs_f64(), spent * 1000 / u64::from(N));
+    eprintln!(
+        "LOAD {} msgs {:.0}/s, cpu {} us each",
+        N,
+        f64::from(N) / began.elapsed().as_secs_f64(),
+        spent * 1000 / u64::from(N)
+    );
 }
