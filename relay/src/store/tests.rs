@@ -1,7 +1,6 @@
 //! The store from outside: what senders, devices and workers notice.
 
 mod deliveries;
-mod load;
 mod pushes;
 
 use sealpost_service::audit::{Act, Actor, Entry};
