@@ -60,7 +60,7 @@ struct Arguments {
     /// patient is taken for the demo's. Without it, a sample with a critical potassium is sent.
     #[arg(long, value_name = "FILE")]
     hl7: Option<PathBuf>,
-    /// Print the result as one JSON object on the last line.
+    /// Print the result as one JSON object on the last line; {"error": …} if there is none.
     #[arg(long)]
     json: bool,
     /// Keep everything running, and print commands to try; Ctrl-C goes on to the search.
@@ -107,6 +107,9 @@ fn main() -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("demo: {error}");
+            if arguments.json {
+                say(&serde_json::json!({ "error": error.to_string() }).to_string());
+            }
             ExitCode::from(error.exit_code())
         }
     }

@@ -375,7 +375,7 @@ fn add_acceptance(timeline: &mut Timeline, sent: &AlertStatus, alert: &Alert) {
             at_ms,
             "relay",
             format!(
-                "stored message {id}, priority {}, {}:\n{}\nNo text, no name, no category, no key that opens them.",
+                "answers 202: stored message {id}, priority {}, {}:\n{}\nNo text, no name, no category, no key that opens them.",
                 alert.priority.name(),
                 counted(one.boxes.len(), "sealed box", "sealed boxes"),
                 boxes.collect::<Vec<_>>().join("\n")

@@ -137,6 +137,8 @@ fn what_is_missing_is_one_clear_line() {
         assert!(error.contains(expected), "{arguments:?}: {error}");
         assert!(output.stdout.is_empty());
     }
+    let output = demo(&["--json", "--hl7", &path("none")]).output().unwrap();
+    assert!(report(&output)["error"].as_str().unwrap().contains("No such file"));
     // Told only after the programs were built, so that Cargo may have said something before.
     let output = demo(&["--dir", full]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
