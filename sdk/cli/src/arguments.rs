@@ -71,9 +71,9 @@ pub(crate) struct Arguments {
     /// Print one JSON object as the last line of standard output
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// What to log to standard error
-    #[arg(long, global = true, value_enum, default_value = "error", value_name = "LEVEL")]
-    pub(crate) log: LogLevel,
+    /// What to log to standard error [default: warn for `outbox run`, else off]
+    #[arg(long, global = true, value_enum, value_name = "LEVEL")]
+    log: Option<LogLevel>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -87,14 +87,16 @@ pub(crate) enum LogLevel {
     Debug,
 }
 
-impl LogLevel {
-    pub(crate) const fn filter(self) -> LevelFilter {
-        match self {
-            Self::Off => LevelFilter::OFF,
-            Self::Error => LevelFilter::ERROR,
-            Self::Warn => LevelFilter::WARN,
-            Self::Info => LevelFilter::INFO,
-            Self::Debug => LevelFilter::DEBUG,
+impl Arguments {
+    /// What is logged: a service says what it meets, any other command says it at its end.
+    pub(crate) fn log(&self) -> LevelFilter {
+        let is_service = matches!(self.command, Command::Outbox(OutboxCommand::Run { .. }));
+        match self.log.unwrap_or(if is_service { LogLevel::Warn } else { LogLevel::Off }) {
+            LogLevel::Off => LevelFilter::OFF,
+            LogLevel::Error => LevelFilter::ERROR,
+            LogLevel::Warn => LevelFilter::WARN,
+            LogLevel::Info => LevelFilter::INFO,
+            LogLevel::Debug => LevelFilter::DEBUG,
         }
     }
 }

@@ -16,6 +16,7 @@ mod stop;
 mod tenant;
 mod ticket;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -35,8 +36,9 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     // Of this project's crates alone: what an HTTP client logs could hold a token.
-    let filter = Targets::new().with_target("sealpost", arguments.log.filter());
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let filter = Targets::new().with_target("sealpost", arguments.log());
+    let colours = std::io::stderr().is_terminal();
+    let layer = tracing_subscriber::fmt::layer().with_ansi(colours).with_writer(std::io::stderr);
     tracing_subscriber::registry().with(layer).with(filter).init();
     let output = Output::new(arguments.json);
     match run(&arguments, &output) {

@@ -1,6 +1,7 @@
 //! What a command says: text for a person, or one JSON object on the last line.
 
 use std::fmt::Display;
+use std::io::Write;
 
 use sealpost_wire::clock::UnixTime;
 use serde::Serialize;
@@ -25,7 +26,7 @@ impl Output {
     /// A line for a person; nothing with `--json`.
     pub(crate) fn say(&self, line: impl Display) {
         if !self.json {
-            println!("{line}");
+            write(&mut std::io::stdout(), &line);
         }
     }
 
@@ -47,7 +48,7 @@ impl Output {
     /// The command's result: the last line with `--json`, nothing otherwise.
     pub(crate) fn result<T: Serialize>(&self, result: &T) {
         if self.json {
-            println!("{}", json!(result));
+            write(&mut std::io::stdout(), &json!(result));
         }
     }
 
@@ -56,11 +57,16 @@ impl Output {
         if self.json {
             let mut said = error.done().cloned().unwrap_or_else(|| json!({}));
             said["error"] = json!({"code": error.code(), "message": error.to_string()});
-            println!("{said}");
+            write(&mut std::io::stdout(), &said);
         } else {
-            eprintln!("sealpost: {error}");
+            write(&mut std::io::stderr(), &format_args!("sealpost: {error}"));
         }
     }
+}
+
+/// Writes a line, now. Nobody may be left to read it (`sealpost status | head -1`): what the command does is no less done.
+fn write(to: &mut dyn Write, line: &dyn Display) {
+    let _written = writeln!(to, "{line}").and_then(|()| to.flush());
 }
 
 /// A text from elsewhere, for a terminal: without what would move its cursor or change its colours.

@@ -81,7 +81,7 @@ impl Taken {
             Enqueued::New(_) => {}
             Enqueued::Known(_) => output.say(format_args!("{}: already sent", plain(&source))),
             Enqueued::Outdated(_) => {
-                output.say(format_args!("{}: not sent, a newer one was", plain(&source)))
+                output.say(format_args!("{}: not sent, a newer one was", plain(&source)));
             }
         }
         self.events.push(json!({"source": source, "notification": id, "taken_in": word}));

@@ -45,7 +45,7 @@ pub(crate) fn say(alerts: &[AlertStatus], output: &Output) {
                 rows.push(row(&mut first, &mut stage, None));
             }
             for one in &submission.boxes {
-                rows.push(row(&mut first, &mut stage, Some(one)));
+                rows.push(row(&mut first, &mut stage, Some((one, submission.stage))));
             }
         }
     }
@@ -53,9 +53,13 @@ pub(crate) fn say(alerts: &[AlertStatus], output: &Output) {
 }
 
 /// What was said in the row above is not said again.
-fn row(first: &mut [String; 3], stage: &mut String, one: Option<&BoxStatus>) -> [String; 7] {
+fn row(first: &mut [String; 3], stage: &mut String, one: Option<(&BoxStatus, Stage)>) -> [String; 7] {
     let [notification, created, source] = std::mem::take(first);
-    let (device, state, proof) = one.map_or_else(Default::default, |one| {
+    let (device, state, proof) = one.map_or_else(Default::default, |(one, stage)| {
+        if stage != Stage::Accepted {
+            // The relay has said nothing of it.
+            return (one.device.to_string(), String::new(), String::new());
+        }
         let reason = one.reason.as_deref().map(|code| format!(" ({})", plain(code))).unwrap_or_default();
         let proof = match (one.verified, one.device_time) {
             (true, Some(time)) => format!("device's signature, {}", utc(time)),

@@ -429,3 +429,18 @@ fn a_run_ends_in_good_order_when_it_is_asked_to() {
         assert_eq!(ran.json()["stopped"], true, "{signal}");
     }
 }
+
+#[test]
+fn a_reader_that_is_gone_is_no_reason_to_fail() {
+    let desk = Desk::with_tenant();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sealpost"))
+        .args(["tenant", "show", "--home"])
+        .arg(desk.path("sealpost-home"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    drop(child.stdout.take());
+    let ran = Ran(child.wait_with_output().expect("it ends")).done();
+    assert_eq!(ran.stderr(), "");
+}
