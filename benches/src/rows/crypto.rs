@@ -108,7 +108,7 @@ fn measure<K: Kem>(
         }
     }
     let stored = from_bytes.limit().zip(from_bytes.ratio()).map(|(stored, ratio)| {
-        format!("bare, the private key made of its 32 bytes each time, as on devices: {stored:.0} /s; ratio {ratio:.2}")
+        format!("bare, its private key made of 32 bytes each time, as on devices: {stored:.0} /s; ratio {ratio:.2}")
     });
     Ok(Measured { runs, notes: stored.into_iter().collect() })
 }

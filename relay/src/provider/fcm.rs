@@ -79,7 +79,7 @@ impl FcmClient {
     /// Sends the stub to one device; see [`super::ProviderClient::push`].
     pub async fn push(&self, token: &PushToken, push: Push) -> Outcome {
         let deadline = Instant::now() + self.request_timeout;
-        let body = message(token, push, self.clock.now().0);
+        let body = message(token, push);
         let mut access = match self.tokens.current(deadline).await {
             Ok(access) => access,
             Err(failure) => return failure.into(),
@@ -121,18 +121,18 @@ impl fmt::Debug for FcmClient {
 }
 
 /// The message: the device's address, and the same stub for all. It has no collapse key: FCM allows four of them a
-/// device and throttles what collapses.
-fn message(token: &PushToken, push: Push, now: u64) -> Bytes {
+/// device and throttles what collapses. Nor has it a `ttl`, which would tell messages apart: FCM keeps it for four weeks,
+/// and a stub that comes after its message's end finds nothing to fetch.
+fn message(token: &PushToken, push: Push) -> Bytes {
     let priority = match push.priority {
         PushPriority::High => "HIGH",
         PushPriority::Normal => "NORMAL",
     };
-    let ttl = push.expires_at.saturating_sub(now).min(TTL_S_MAX);
     let mut body = Vec::with_capacity(MESSAGE_BYTES + token.expose().len());
     // A push token needs no escaping in JSON, and writing to a vector does not fail.
     let _infallible = write!(
         body,
-        r#"{{"message":{{"token":"{}","data":{{"sealpost":"{}"}},"android":{{"priority":"{priority}","ttl":"{ttl}s"}}}}}}"#,
+        r#"{{"message":{{"token":"{}","data":{{"sealpost":"{}"}},"android":{{"priority":"{priority}"}}}}}}"#,
         token.expose(),
         stub::SYNC,
     );
@@ -168,8 +168,6 @@ fn messages_path(project_id: &str) -> Result<PathAndQuery, ProviderError> {
 }
 
 const ENDPOINT: &str = "https://fcm.googleapis.com";
-/// FCM keeps a message for four weeks at most.
-const TTL_S_MAX: u64 = 2_419_200;
 /// The message without its token, in bytes, about.
 const MESSAGE_BYTES: usize = 120;
 const PROJECT_BYTES_MAX: usize = 100;
@@ -180,22 +178,19 @@ mod tests {
 
     fn text(token: &str, priority: PushPriority, expires_at: u64) -> String {
         let push = Push { priority, expires_at, push_id: [7; 16] };
-        String::from_utf8(message(&PushToken::new(token).unwrap(), push, 1_000).to_vec()).unwrap()
+        String::from_utf8(message(&PushToken::new(token).unwrap(), push).to_vec()).unwrap()
     }
 
     #[test]
     fn message_is_the_token_and_the_constant_stub() {
-        let expected = concat!(
-            r#"{"message":{"token":"dQ:a-_b","data":{"sealpost":"sync"},"#,
-            r#""android":{"priority":"HIGH","ttl":"3600s"}}}"#
-        );
-        assert_eq!(text("dQ:a-_b", PushPriority::High, 4_600), expected);
-        let message: serde_json::Value =
-            serde_json::from_str(&text("t", PushPriority::Normal, u64::MAX)).unwrap();
+        let expected =
+            r#"{"message":{"token":"dQ:a-_b","data":{"sealpost":"sync"},"android":{"priority":"HIGH"}}}"#;
+        for expires_at in [0, 4_600, u64::MAX] {
+            assert_eq!(text("dQ:a-_b", PushPriority::High, expires_at), expected, "the expiry does not show");
+        }
+        let message: serde_json::Value = serde_json::from_str(&text("t", PushPriority::Normal, 1)).unwrap();
         assert_eq!(message["message"]["android"]["priority"], "NORMAL");
-        assert_eq!(message["message"]["android"]["ttl"], "2419200s");
         assert!(message["message"]["android"].get("collapse_key").is_none());
-        assert!(text("t", PushPriority::High, 0).contains(r#""ttl":"0s""#), "an expiry that has passed");
     }
 
     #[test]

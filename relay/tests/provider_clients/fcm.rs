@@ -29,7 +29,7 @@ async fn request_is_what_google_documents() {
     let expected = json!({ "message": {
         "token": token(1).expose(),
         "data": { "sealpost": "sync" },
-        "android": { "priority": "HIGH", "ttl": "3600s" },
+        "android": { "priority": "HIGH" },
     }});
     assert_eq!(body, expected);
 }

@@ -76,7 +76,9 @@ fn quiet_engine(level: &str) -> String {
 }
 
 fn filter(level: &str) -> Result<EnvFilter, LogError> {
-    EnvFilter::builder().parse(quiet_engine(level)).map_err(|source| LogError::Level { level: level.into(), source })
+    EnvFilter::builder()
+        .parse(quiet_engine(level))
+        .map_err(|source| LogError::Level { level: level.into(), source })
 }
 
 #[cfg(test)]
