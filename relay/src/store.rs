@@ -6,7 +6,7 @@
 //!        -> waiting_boxes -> acknowledge   the device fetches, and says what became of it
 //!        -> expire                   its time is over
 //! ```
-//! Reads ([`read`]) see durable state only. What memory keeps beside the rows, see [`lane`] and [`signals`],
+//! Reads (`read`) see durable state only. What memory keeps beside the rows, see `lane` and `signals`,
 //! follows the commits in their order.
 
 mod accept;

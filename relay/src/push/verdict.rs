@@ -23,12 +23,18 @@ pub(super) fn verdict(outcome: &Outcome, failures: u8, retry_max: Duration, jitt
         Outcome::Accepted { .. } => Verdict::Settle(PushResult::Pushed),
         Outcome::DeadToken { since_ms, .. } => Verdict::Settle(PushResult::Dead { since_ms: *since_ms }),
         Outcome::BadToken { .. } => Verdict::Settle(PushResult::Refused),
-        Outcome::Retry { after, .. } => Verdict::Retry(backoff::delay(*after, retry_max, attempts, jitter)),
+        Outcome::Retry { after, .. } => {
+            let first = (*after).max(RETRY_MIN);
+            Verdict::Retry(backoff::delay(first, retry_max, attempts, jitter))
+        }
         Outcome::Credential { after, .. } => Verdict::Stop(*after),
         // Ours to mend, in the configuration: the messages stay queued meanwhile.
         Outcome::Rejected { .. } => Verdict::Retry(backoff::delay(retry_max, retry_max, 1, jitter)),
     }
 }
+
+/// The least wait after the first failure, whatever the client says: each attempt is a write of the store.
+const RETRY_MIN: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {
@@ -52,6 +58,8 @@ mod tests {
         assert_eq!(verdict(retry.clone(), 0), Verdict::Retry(after));
         assert_eq!(verdict(retry.clone(), 2), Verdict::Retry(after * 4));
         assert_eq!(verdict(retry, 255), Verdict::Retry(HOUR));
+        let again = Outcome::Retry { after: Duration::ZERO, class, detail: detail.clone() };
+        assert_eq!(verdict(again, 0), Verdict::Retry(RETRY_MIN));
         let fault = CredentialFault::ProviderToken;
         let credential = Outcome::Credential { fault, after, detail: detail.clone() };
         assert_eq!(verdict(credential, 3), Verdict::Stop(after));

@@ -126,6 +126,7 @@ impl<'v> Change<'v> {
         to: DeliveryState,
         cause: Cause<'_>,
     ) -> Result<u64, Damaged> {
+        debug_assert!(row.state.allows(to), "{:?} -> {to:?}", row.state);
         let from = std::mem::replace(&mut row.state, to);
         row.changed_ms = self.now_ms;
         let event = NewEvent {
@@ -151,6 +152,7 @@ impl<'v> Change<'v> {
         to: DeliveryState,
         cause: Cause<'_>,
     ) -> Result<u64, Damaged> {
+        debug_assert!(row.state.allows(to), "{:?} -> {to:?}", row.state);
         let (device, number, cursor) = (open.device, open.mailbox.number, end.cursor);
         self.view.remove(DELIVERIES, key::delivery(self.home, number, cursor));
         self.view.remove(BOXES, key::delivery(self.home, number, cursor));

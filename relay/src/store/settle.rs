@@ -142,7 +142,7 @@ fn mark_pushed(change: &mut Change<'_>, open: &OpenMailbox, through: u64) -> Res
     let mailbox = &open.mailbox;
     let mut newer = false;
     for (cursor, mut row) in waiting(change, mailbox.number, mailbox.queued_from, mailbox.next_cursor)? {
-        if row.state != DeliveryState::Queued {
+        if !row.state.allows(DeliveryState::Pushed) {
             continue;
         }
         if cursor > through {
@@ -186,25 +186,22 @@ fn lose_token(
     open.mailbox.requeue();
     let (from, to) = (open.mailbox.waiting_from, open.mailbox.next_cursor);
     for (cursor, mut row) in waiting(change, open.mailbox.number, from, to)? {
-        match row.state {
-            DeliveryState::Pushed => {
-                let cause = Cause { reason, receipt: &[] };
-                change.move_waiting(lease.device, &mut row, DeliveryState::Queued, cause)?;
-                change.put_delivery(open.mailbox.number, cursor, &row);
-            }
-            DeliveryState::Queued => {
-                change.event(&NewEvent {
-                    message: row.message,
-                    sender: &row.sender,
-                    device: lease.device,
-                    from: Some(DeliveryState::Queued),
-                    to: DeliveryState::Queued,
-                    late: false,
-                    reason,
-                    receipt: &[],
-                })?;
-            }
-            _ => {}
+        if row.state.allows(DeliveryState::Queued) {
+            let cause = Cause { reason, receipt: &[] };
+            change.move_waiting(lease.device, &mut row, DeliveryState::Queued, cause)?;
+            change.put_delivery(open.mailbox.number, cursor, &row);
+        } else if row.state.wants_push() {
+            // Queued as before; the event says why it stays so.
+            change.event(&NewEvent {
+                message: row.message,
+                sender: &row.sender,
+                device: lease.device,
+                from: Some(row.state),
+                to: row.state,
+                late: false,
+                reason,
+                receipt: &[],
+            })?;
         }
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 mod deliveries;
 mod pushes;
+mod simulation;
 
 use sealpost_service::audit::{Act, Actor, Entry};
 use sealpost_wire::api::relay::{Event, MessageStatus, ReceiptOutcome, WaitingBox};
