@@ -108,13 +108,13 @@ impl Client {
         if status == StatusCode::OK { Ok(answer) } else { Err(refused("a token request", status, &answer)) }
     }
 
-    /// Shows the relay that the connection lives.
+    /// Asks for `/healthz` or `/readyz`, and shows thereby that the connection lives.
     ///
     /// # Errors
-    /// It does not.
-    pub async fn touch(&mut self) -> Result<(), BenchError> {
-        let (status, answer) = self.send(Request::get("/healthz"), Bytes::new()).await?;
-        if status == StatusCode::OK { Ok(()) } else { Err(refused("/healthz", status, &answer)) }
+    /// [`BenchError::Refused`] for anything but 200, and what fails on the way.
+    pub async fn touch(&mut self, path: &'static str) -> Result<(), BenchError> {
+        let (status, answer) = self.send(Request::get(path), Bytes::new()).await?;
+        if status == StatusCode::OK { Ok(()) } else { Err(refused(path, status, &answer)) }
     }
 
     async fn send(

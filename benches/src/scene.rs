@@ -1,5 +1,6 @@
 //! A run's setting: a relay of its own, the emulators that it pushes to, and devices that it knows.
 
+mod interruption;
 mod relay;
 
 use std::path::PathBuf;
@@ -21,12 +22,17 @@ use crate::error::BenchError;
 use crate::load::closed_loop;
 use crate::report::millis;
 
+pub use self::interruption::end_relays_on_signals;
 pub use self::relay::Relay;
 
 /// The app that devices register with.
 const APP: &str = "bench-ios";
 /// Connections over which devices are registered.
 const REGISTERING: usize = 100;
+/// The longest that a relay may take to become ready.
+const READY_DEADLINE: Duration = Duration::from_secs(10);
+/// How often it is asked.
+const ASK_EVERY: Duration = Duration::from_millis(10);
 /// The longest that a relay may take to become quiet.
 const QUIET_DEADLINE: Duration = Duration::from_secs(60);
 /// How long it must have been quiet.
@@ -88,6 +94,7 @@ impl Scene {
         let config = config(&hospital, emulator.manifest())?;
         let relay = Relay::start(&stage.program, folder.path(), &config)?;
         let scene = Self { relay, emulator, hospital, devices, folder };
+        scene.await_ready().await?;
         scene.register().await?;
         scene.settle().await?;
         Ok(scene)
@@ -167,6 +174,19 @@ impl Scene {
     pub fn meter(&self) -> Result<Meter, BenchError> {
         let load = cores::spent_by(std::process::id())?;
         Ok(Meter { relay: self.relay.spent()?, load, began: Instant::now() })
+    }
+
+    /// A relay says where it listens before it is ready, and refuses what was signed before it was.
+    async fn await_ready(&self) -> Result<(), BenchError> {
+        let mut client = Client::connect(self.relay.address()).await?;
+        let began = Instant::now();
+        while let Err(error) = client.touch("/readyz").await {
+            if began.elapsed() > READY_DEADLINE {
+                return Err(error);
+            }
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+        Ok(())
     }
 
     async fn register(&self) -> Result<(), BenchError> {

@@ -8,7 +8,7 @@ use sealpost_benches::cast::Cast;
 use sealpost_benches::error::BenchError;
 use sealpost_benches::report::{self, Row};
 use sealpost_benches::rows::{Effort, Name};
-use sealpost_benches::scene::Stage;
+use sealpost_benches::scene::{Stage, end_relays_on_signals};
 use sealpost_benches::{cores, disk, program};
 use serde::Serialize;
 
@@ -75,6 +75,7 @@ fn main() -> ExitCode {
 
 /// Whether all was measured, and held where that was asked for.
 fn run(options: &Options) -> Result<bool, BenchError> {
+    end_relays_on_signals()?;
     std::fs::create_dir_all(&options.dir).map_err(failed("making the folder"))?;
     let folder = options.dir.canonicalize().map_err(failed("finding the folder"))?;
     let disk = disk::look(&folder)?;

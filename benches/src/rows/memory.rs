@@ -60,7 +60,7 @@ async fn run(stage: &mut Stage, count: usize, after: Duration) -> Result<[u64; 2
 /// Every connection is still there: memory is not measured without them.
 async fn touch_all(clients: &mut [Client]) -> Result<(), BenchError> {
     for client in clients {
-        client.touch().await?;
+        client.touch("/healthz").await?;
     }
     Ok(())
 }

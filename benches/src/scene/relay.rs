@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::interruption;
 use crate::cores;
 use crate::error::BenchError;
 
@@ -38,6 +39,7 @@ impl Relay {
         // A process begins on the cores of the thread that starts it.
         let child = cores::run_on(cores::TESTED, || command.spawn())?;
         let child = child.map_err(BenchError::io("starting the relay"))?;
+        interruption::begun(child.id(), folder.to_path_buf());
         let mut relay = Self { child, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
         relay.address = relay.listening(&log)?;
         Ok(relay)
@@ -102,6 +104,7 @@ impl Drop for Relay {
         // One that has ended already is as good.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        interruption::over(self.id());
     }
 }
 
