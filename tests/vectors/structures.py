@@ -297,6 +297,23 @@ def tree(given: dict, _trust) -> dict:
     return {"root": root.hex(), "paths": [[digest.hex() for digest in path] for path in paths]}
 
 
+def verify_prekey(proven: dict, owner: Record, now: int) -> Leaf:
+    leaf_bytes = unbase64url(proven["leaf"])
+    batch = Batch(unbase64url(proven["batch"]), owner)
+    leaf = Leaf(leaf_bytes)
+    require(leaf.device == owner.device, "wrong_device")
+    path = [bytes.fromhex(digest) for digest in proven["path"]]
+    included = in_tree(leaf_bytes, proven["index"], batch.size, path, batch.root)
+    require(included and leaf.suite in owner.suites, "prekey_mismatch")
+    require(now <= leaf.seal_until, "prekey_expired")
+    return leaf
+
+
+def prekey(given: dict, _trust) -> dict:
+    owner = Record(bytes.fromhex(given["record"]))
+    return {"prekey_id": verify_prekey(given["proven"], owner, given["now"]).id.hex()}
+
+
 def choose_prekey(case: dict) -> str:
     """The prekey that a sender takes: FORMAT.md section 7."""
     owner = Record(bytes.fromhex(case["record"]))
@@ -319,14 +336,7 @@ def choose_prekey(case: dict) -> str:
     required = case["one_time"] == "required"
 
     def verified(proven: dict, kind: str) -> str:
-        leaf_bytes = unbase64url(proven["leaf"])
-        batch = Batch(unbase64url(proven["batch"]), owner)
-        leaf = Leaf(leaf_bytes)
-        require(leaf.device == owner.device, "wrong_device")
-        path = [bytes.fromhex(digest) for digest in proven["path"]]
-        included = in_tree(leaf_bytes, proven["index"], batch.size, path, batch.root)
-        require(included and leaf.suite in owner.suites, "prekey_mismatch")
-        require(case["now"] <= leaf.seal_until, "prekey_expired")
+        leaf = verify_prekey(proven, owner, case["now"])
         require((leaf.suite, leaf.kind) == (suite, kind), "prekey_mismatch")
         require(case["expires_at"] <= leaf.open_until, "expires_after_prekey")
         return leaf.id.hex()

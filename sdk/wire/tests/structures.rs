@@ -16,7 +16,7 @@ use sealpost_wire::id::DeviceId;
 use sealpost_wire::key::{RequestKey, VerifyingKey};
 use sealpost_wire::merkle;
 use sealpost_wire::order::WipeOrder;
-use sealpost_wire::prekey::{PrekeyBatch, PrekeyLeaf};
+use sealpost_wire::prekey::{PrekeyBatch, PrekeyLeaf, ProvenPrekey, VerifiedPrekey};
 use sealpost_wire::receipt::{ReceiptStatement, SignedReceipt};
 use sealpost_wire::record::{DeviceRecord, Enrolment};
 use sealpost_wire::ticket::TicketSecret;
@@ -44,6 +44,7 @@ fn every_structure_is_read_or_refused_with_its_code() {
             "enrolment" => enrolment(given),
             "prekey_leaf" => prekey_leaf(given),
             "prekey_batch" => prekey_batch(given),
+            "prekey" => prekey(given),
             "tree" => Ok(tree(given)),
             "receipt" => receipt(given),
             "request" => request(given),
@@ -62,7 +63,7 @@ fn every_structure_is_read_or_refused_with_its_code() {
         *counts.entry(kind.to_owned()).or_insert(0) += 1;
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    assert_eq!(counts.len(), 15, "{counts:?}");
+    assert_eq!(counts.len(), 16, "{counts:?}");
 }
 
 fn trust(file: &Value, given: &Value) -> TenantTrust {
@@ -231,6 +232,14 @@ fn prekey_batch(given: &Value) -> Read {
     let read = batch.verify_leaves(&leaves, record.device).map_err(|error| error.code())?;
     assert_eq!(read.len(), leaves.len());
     Ok(json!({ "root": batch.root, "size": batch.size, "created": batch.created }))
+}
+
+fn prekey(given: &Value) -> Read {
+    let record = DeviceRecord::verify(&hex(&given["record"])).unwrap();
+    let proven: ProvenPrekey = serde_json::from_value(given["proven"].clone()).unwrap();
+    let prekey =
+        VerifiedPrekey::verify(&proven, &record, time(&given["now"])).map_err(|error| error.code())?;
+    Ok(json!({ "prekey_id": prekey.leaf().id() }))
 }
 
 fn tree(given: &Value) -> Value {

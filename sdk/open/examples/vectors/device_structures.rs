@@ -1,21 +1,23 @@
 //! What a device signs: records, enrolments, prekeys, receipts.
 
+use sealpost_wire::clock::UnixTime;
 use sealpost_wire::error::TrustError;
 use sealpost_wire::id::{Digest, TransportId};
 use sealpost_wire::key::{RequestKey, SigningKey};
 use sealpost_wire::merkle;
 use sealpost_wire::message::Suite;
-use sealpost_wire::prekey::{PrekeyKind, PrekeyLeaf, sign_batch};
+use sealpost_wire::prekey::{PrekeyKind, PrekeyLeaf, ProvenPrekey, sign_batch};
 use sealpost_wire::receipt::{Receipt, ReceiptStatement};
 use sealpost_wire::record::{DeviceRecord, Enrolment, enrol};
 use sealpost_wire::ticket::TicketSecret;
 use serde_json::{Value, json};
 
 use crate::forge::{Item, Sign1, array, bytes, int, map, tag, text};
+use crate::look_ups;
 use crate::sealed::{hex, suite_name};
 use crate::structures::Structure;
 use crate::tenant_structures::key_json;
-use crate::world::{self, DAY, NOW};
+use crate::world::{self, DAY, Device, NOW};
 
 pub(crate) fn structures() -> Vec<Value> {
     let mut structures = tickets();
@@ -23,6 +25,7 @@ pub(crate) fn structures() -> Vec<Value> {
     structures.extend(enrolments());
     structures.extend(leaves());
     structures.extend(batches());
+    structures.extend(proven());
     structures.extend(trees());
     structures.extend(receipts());
     structures
@@ -287,6 +290,58 @@ fn batches() -> Vec<Value> {
         case("size 129", "one leaf too many", &sized(129), &bytes_of).fails("wrong_value"),
         case("another size", "one leaf more than there is", &sized(bytes_of.len() as i64 + 1), &bytes_of)
             .fails("prekey_mismatch"),
+    ]
+}
+
+fn proven() -> Vec<Value> {
+    let (phone, pager) = (world::phone(), world::pager());
+    let case = |name, what, proven: &ProvenPrekey, device: &Device, now: UnixTime| {
+        let given = json!({ "proven": proven, "record": hex(&device.record_bytes), "now": now.0 });
+        Structure::new("prekey", name, what, given)
+    };
+    let good = phone.proven(Suite::Classical, PrekeyKind::OneTime);
+    let id = phone.private(Suite::Classical, PrekeyKind::OneTime).id().to_string();
+    let with = |change: &dyn Fn(&mut ProvenPrekey)| {
+        let mut proven = good.clone();
+        change(&mut proven);
+        proven
+    };
+    let unlisted = look_ups::unlisted(&pager).signed.unwrap();
+    let theirs = world::tablet().proven(Suite::Classical, PrekeyKind::OneTime);
+    let end = NOW.plus(20 * DAY);
+    vec![
+        case("a prekey", "proven by its batch", &good, &phone, NOW).gives(json!({ "prekey_id": id })),
+        case("the last second", "at seal_until", &good, &phone, end).gives(json!({ "prekey_id": id })),
+        case("expired", "a second after seal_until", &good, &phone, end.plus(1)).fails("prekey_expired"),
+        case("an unlisted suite", "the record does not list the suite", &unlisted, &pager, NOW)
+            .fails("prekey_mismatch"),
+        case("another device's", "the tablet's, batch and all", &theirs, &phone, NOW).fails("bad_signature"),
+        case(
+            "another device's leaf",
+            "the tablet's leaf with the phone's batch",
+            &with(&|proven| proven.leaf = theirs.leaf.clone()),
+            &phone,
+            NOW,
+        )
+        .fails("wrong_device"),
+        case(
+            "a longer path",
+            "a digest more",
+            &with(&|proven| proven.path.push(Digest([0; 32]))),
+            &phone,
+            NOW,
+        )
+        .fails("prekey_mismatch"),
+        case("a shorter path", "a digest less", &with(&|proven| proven.path.truncate(1)), &phone, NOW)
+            .fails("prekey_mismatch"),
+        case(
+            "out of the batch",
+            "an index that the batch has not",
+            &with(&|proven| proven.index = 4),
+            &phone,
+            NOW,
+        )
+        .fails("prekey_mismatch"),
     ]
 }
 

@@ -6,7 +6,7 @@ use sealpost_wire::certificate::{Certificate, Purpose, Role};
 use sealpost_wire::clock::UnixTime;
 use sealpost_wire::http_signature::{RequestParts, SignatureHeaders, sign};
 use sealpost_wire::id::DeviceId;
-use sealpost_wire::key::{RequestKey, RequestSigningKey, SignRequest as _};
+use sealpost_wire::key::{RequestKey, RequestSigningKey, SignRequest};
 use sealpost_wire::payload::Priority;
 use serde_json::{Value, json};
 
@@ -29,11 +29,24 @@ const SYNC: RequestParts<'static> = RequestParts {
     body: br#"{"after":0}"#,
 };
 
+/// Says that it is an Ed25519 key, and signs with P-256.
+struct Liar(RequestSigningKey);
+
+impl SignRequest for Liar {
+    fn request_key(&self) -> RequestKey {
+        RequestKey::Ed25519(world::key("phone request").verifying_key())
+    }
+
+    fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.0.sign(message)
+    }
+}
+
 fn requests() -> Vec<Value> {
     let phone = DeviceId(world::id("phone"));
     let ed25519 = RequestSigningKey::Ed25519(world::key("phone request"));
     let p256 = RequestSigningKey::P256(world::p256("phone request"));
-    let headers = |parts: &RequestParts<'_>, key: &RequestSigningKey| {
+    let headers = |parts: &RequestParts<'_>, key: &dyn SignRequest| {
         sign(parts, &"st-mary".parse().unwrap(), phone, key, NOW, &mut Dice::new(parts.path))
     };
     let case =
@@ -102,6 +115,15 @@ fn requests() -> Vec<Value> {
             "alg says ed25519, the key is P-256",
             &SYNC,
             &good,
+            p256.request_key(),
+            NOW,
+        )
+        .fails("bad_signature"),
+        case(
+            "an algorithm that is not the key's",
+            "alg says ed25519; the signature is P-256, and so is the key",
+            &SYNC,
+            &headers(&SYNC, &Liar(p256.clone())),
             p256.request_key(),
             NOW,
         )

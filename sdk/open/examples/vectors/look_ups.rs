@@ -238,7 +238,7 @@ fn misplaced(offer: &DevicePrekeys) -> DevicePrekeys {
 }
 
 /// A hybrid prekey in a proper batch of a device that does not list the suite.
-fn unlisted(device: &Device) -> DevicePrekeys {
+pub(crate) fn unlisted(device: &Device) -> DevicePrekeys {
     let key = world::phone().private(Suite::Hybrid, PrekeyKind::Signed).public_key();
     let leaf = PrekeyLeaf { key, suite: Suite::Hybrid, ..device.prekeys[0].1.clone() };
     DevicePrekeys {
@@ -261,7 +261,7 @@ fn stale_one_time(device: &Device) -> DevicePrekeys {
 }
 
 /// A leaf in a batch of its own.
-fn alone(device: &Device, leaf: &PrekeyLeaf) -> ProvenPrekey {
+pub(crate) fn alone(device: &Device, leaf: &PrekeyLeaf) -> ProvenPrekey {
     let leaf = leaf.to_bytes();
     let leaves = [leaf.clone()];
     let batch =

@@ -139,6 +139,14 @@ fn certificates() -> Vec<Value> {
         case("a role twice", "roles 1, 1", &roles(&[1, 1]), "request", NOW).fails("wrong_value"),
         case("an empty list of roles", "the list is there, and empty", &roles(&[]), "request", NOW)
             .fails("wrong_value"),
+        case(
+            "P-256 for sending",
+            "only a request key may be P-256",
+            &forged(&|fields| fields[4].1 = array([int(-9), bytes(world::p256("lab").public())])),
+            "send",
+            NOW,
+        )
+        .fails("unknown_algorithm"),
         case("a field more", "a field 9", &forged(&|fields| fields.push((int(9), int(0)))), "send", NOW)
             .fails("wrong_field"),
         case("a certificate in a certificate", "the header carries one", &nested.sign(&root), "send", NOW)
