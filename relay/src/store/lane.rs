@@ -33,14 +33,20 @@ pub(super) struct Lane {
 
 #[derive(Default)]
 struct State {
-    /// In the order they are to be done. One whose device is not held with the same time is void.
+    /// In the order they are to be done. One whose device is not held with the same time, or is leased, is void.
     ready: VecDeque<Due>,
-    /// Ready or in flight, and when it was due.
-    held: HashMap<DeviceId, u64>,
+    held: HashMap<DeviceId, Held>,
     /// By slot: the earliest time at which something may be due.
     hints: BTreeMap<u64, u64>,
     /// What went while the store is being looked at.
     gone_during_scan: Option<HashSet<Due>>,
+}
+
+/// A job that is known here.
+struct Held {
+    due: u64,
+    /// A worker has it. Otherwise it is ready.
+    leased: bool,
 }
 
 /// When a job is due (milliseconds), and of which device.
@@ -57,13 +63,12 @@ impl Lane {
     /// A job was stored. One that is due now waits here if there is room.
     pub(super) fn inserted(&self, (due, device): Due, now: bool) {
         let mut state = self.state();
-        if state.held.get(&device) == Some(&due) {
+        if state.holds((due, device)) {
             // A scan saw it before its commit was told here.
             return;
         }
         if now && state.ready.len() < READY_MAX {
-            state.held.insert(device, due);
-            state.ready.push_back((due, device));
+            state.make_ready((due, device));
         } else {
             state.hint(due);
         }
@@ -93,7 +98,11 @@ impl Lane {
         while taken.len() < max
             && let Some((due, device)) = state.ready.pop_front()
         {
-            if state.held.get(&device) == Some(&due) {
+            if let Some(held) = state.held.get_mut(&device)
+                && held.due == due
+                && !held.leased
+            {
+                held.leased = true;
                 taken.push((due, device));
             }
         }
@@ -108,7 +117,12 @@ impl Lane {
     /// Ends the lease of a job that is as due as before.
     pub(super) fn give_back(&self, (due, device): Due) {
         let mut state = self.state();
-        if state.held.get(&device) == Some(&due) {
+        // A job that went and came again within a millisecond is ready already.
+        if let Some(held) = state.held.get_mut(&device)
+            && held.due == due
+            && held.leased
+        {
+            held.leased = false;
             state.ready.push_front((due, device));
         }
         drop(state);
@@ -132,9 +146,8 @@ impl Lane {
         let mut state = self.state();
         let gone = state.gone_during_scan.take().unwrap_or_default();
         for &(at, device) in due.iter().filter(|job| !gone.contains(*job)) {
-            if state.held.get(&device) != Some(&at) {
-                state.held.insert(device, at);
-                state.ready.push_back((at, device));
+            if !state.holds((at, device)) {
+                state.make_ready((at, device));
             }
         }
         if let Some(from) = rest_from {
@@ -143,8 +156,8 @@ impl Lane {
     }
 
     /// Whether a job of this device and time is held.
-    pub(super) fn is_held(&self, (due, device): Due) -> bool {
-        self.state().held.get(&device) == Some(&due)
+    pub(super) fn is_held(&self, job: Due) -> bool {
+        self.state().holds(job)
     }
 
     /// When there is work, as far as is known: 0 when a job is ready.
@@ -189,9 +202,18 @@ impl State {
         *earliest = due.min(*earliest);
     }
 
-    fn forget(&mut self, (due, device): Due) {
-        if self.held.get(&device) == Some(&due) {
-            self.held.remove(&device);
+    fn holds(&self, (due, device): Due) -> bool {
+        self.held.get(&device).is_some_and(|held| held.due == due)
+    }
+
+    fn make_ready(&mut self, (due, device): Due) {
+        self.held.insert(device, Held { due, leased: false });
+        self.ready.push_back((due, device));
+    }
+
+    fn forget(&mut self, job: Due) {
+        if self.holds(job) {
+            self.held.remove(&job.1);
         }
     }
 }
@@ -222,6 +244,20 @@ mod tests {
         lane.finished((10, device(1)));
         lane.give_back((10, device(1)));
         assert_eq!(lane.take(9), [], "settled is settled");
+    }
+
+    #[test]
+    fn a_job_that_went_and_came_again_in_the_same_millisecond_is_taken_once() {
+        let lane = Lane::default();
+        let job = (10, device(1));
+        lane.inserted(job, true);
+        lane.removed(job);
+        lane.inserted(job, true);
+        assert_eq!(lane.take(9), [job]);
+        lane.removed(job);
+        lane.inserted(job, true);
+        lane.give_back(job);
+        assert_eq!(lane.take(9), [job], "the earlier lease gives nothing back");
     }
 
     #[test]

@@ -210,7 +210,7 @@ fn what_it_tells_to_try_can_be_tried() {
         text(&shell.stdout)
     };
     assert!(told("Where the alert is").contains("opened"));
-    assert!(told("The same result again").contains("was taken in before"));
+    assert!(told("The same result again").contains("already sent"));
     told("A text to both phones");
     let mut shown = String::new();
     while shown.matches("Please call us.").count() < 2 {
