@@ -313,7 +313,7 @@ fn relay(
         incarnation: store.engine().incarnation()?,
         tenants,
         authority,
-        door: DeviceDoor::new(&public_url, started, &edge.metrics)?,
+        door: DeviceDoor::new(&public_url, started.plus(1), &edge.metrics)?,
         push_token_key,
         clock: edge.clock.clone(),
         rng: edge.rng,

@@ -239,8 +239,13 @@ impl Phone {
         record.sign(&self.identity).unwrap()
     }
 
-    /// A signed request.
+    /// The answer to a signed request.
     pub(crate) async fn call(&self, method: Method, path: &str, body: Vec<u8>) -> Answer {
+        self.http.send(self.signed(method, path, body)).await
+    }
+
+    /// A signed request, to be sent.
+    pub(crate) fn signed(&self, method: Method, path: &str, body: Vec<u8>) -> Request<Full<Bytes>> {
         let parts = RequestParts {
             method: method.as_str(),
             authority: &self.authority,
@@ -255,7 +260,7 @@ impl Phone {
             .header("content-digest", headers.content_digest)
             .header("signature-input", headers.signature_input)
             .header("signature", headers.signature);
-        self.http.send(request.body(Full::from(body)).unwrap()).await
+        request.body(Full::from(body)).unwrap()
     }
 
     pub(crate) async fn register(&self, admission: Vec<u8>, app: Option<&str>) -> Answer {

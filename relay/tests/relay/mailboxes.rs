@@ -143,7 +143,21 @@ async fn only_an_admitted_device_registers_and_only_for_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn skewed_replayed_and_foreign_requests_are_refused() {
+async fn a_request_is_let_in_once_even_if_the_relay_restarts_within_its_second() {
+    let mut world = World::start().await;
+    let phone = world.phone().await;
+    let mut request = phone.signed(Method::POST, "/v1/sync", b"{}".to_vec());
+    phone.http.send(request.clone()).await.expect(StatusCode::OK);
+    assert_eq!(phone.http.send(request.clone()).await.problem(), "replayed");
+    world.restart().await;
+    *request.uri_mut() = format!("{}/v1/sync", world.http().url).parse().unwrap();
+    let problem: Problem = world.http().send(request).await.json();
+    let told = (problem.code.as_str(), problem.server_time);
+    assert_eq!(told, ("clock_skew", Some(world.now().0)), "signed anew by this time, it is let in");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn skewed_and_foreign_requests_are_refused() {
     let world = World::start().await;
     let phone = world.phone().await;
     let mut skewed = phone.clone();

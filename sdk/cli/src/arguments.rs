@@ -167,7 +167,7 @@ pub(crate) enum TenantCommand {
     /// Sign the list of what is revoked anew, and publish it at both servers
     ///
     /// Once something was revoked, servers refuse to work with a list older than their limit (a day by default): they
-    /// could not tell whether it is being withheld from them. Run this every hour by a timer.
+    /// could not tell whether it is being withheld from them. Run this every hour by a timer: deploy/ has one for systemd.
     Publish {
         /// The enroller that signs, if there are several
         #[arg(long, value_name = "NAME")]
@@ -221,6 +221,19 @@ pub(crate) enum SenderCommand {
 pub(crate) enum RecipientCommand {
     /// Print a new pseudonym: random, derived from nothing
     New,
+    /// Take a device out: nothing more is sealed to it
+    ///
+    /// It still gets what was sent before. A device that is lost or stolen is stopped at once, at both servers, by
+    /// `sealpost tenant revoke --device`.
+    RemoveDevice {
+        /// Whose device it is
+        recipient: RecipientId,
+        /// The device
+        device: DeviceId,
+        /// The enroller that signs, if there are several
+        #[arg(long, value_name = "NAME")]
+        enroller: Option<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -408,7 +421,7 @@ pub(crate) struct PushArguments {
     #[arg(long, value_name = "APP", requires = "token")]
     pub(crate) app: Option<String>,
     /// The push token from Apple or Google
-    #[arg(long, value_name = "TOKEN", requires = "app")]
+    #[arg(long, value_name = "TOKEN", requires = "app", allow_hyphen_values = true)]
     pub(crate) token: Option<String>,
 }
 

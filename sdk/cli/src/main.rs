@@ -55,7 +55,7 @@ fn run(arguments: &Arguments, output: &Output) -> Result<(), CliError> {
     match &arguments.command {
         Command::Tenant(command) => tenant::run(command, &home, output),
         Command::Sender(command) => sender::run(command, &home, output),
-        Command::Recipient(command) => recipient::run(command, output),
+        Command::Recipient(command) => recipient::run(command, &home, output),
         Command::Consent(command) => recipient::consent(command, &home, output),
         Command::Ticket(command) => ticket::run(command, &home, output),
         Command::Device(command) => device::run(command, output),

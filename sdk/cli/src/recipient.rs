@@ -16,11 +16,19 @@ use crate::output::{Output, plain, utc};
 /// Bytes of a consent document.
 const DOCUMENT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-pub(crate) fn run(command: &RecipientCommand, output: &Output) -> Result<(), CliError> {
-    let RecipientCommand::New = command;
-    let recipient = RecipientId::random(edge::rng().as_mut());
-    output.say(recipient);
-    output.result(&json!({"recipient": recipient}));
+pub(crate) fn run(command: &RecipientCommand, home: &Home, output: &Output) -> Result<(), CliError> {
+    match command {
+        RecipientCommand::New => {
+            let recipient = RecipientId::random(edge::rng().as_mut());
+            output.say(recipient);
+            output.result(&json!({"recipient": recipient}));
+        }
+        RecipientCommand::RemoveDevice { recipient, device, enroller } => {
+            let version = home.enroller(enroller.as_deref())?.remove_device(*recipient, *device)?;
+            output.say(format_args!("Device {device} is out: version {version} of the set of {recipient}."));
+            output.result(&json!({"recipient": recipient, "device": device, "version": version}));
+        }
+    }
     Ok(())
 }
 

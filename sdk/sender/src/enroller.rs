@@ -19,7 +19,7 @@ use sealpost_wire::device_set::{DeviceSet, DeviceSetDraft};
 use sealpost_wire::error::TrustError;
 use sealpost_wire::id::{DeviceId, KeyId, RecipientId, TicketId};
 use sealpost_wire::limits::TICKET_LIFETIME_SECONDS;
-use sealpost_wire::record::Enrolment;
+use sealpost_wire::record::{DeviceRecord, Enrolment};
 use sealpost_wire::status::{Revocation, TenantStatus};
 use sealpost_wire::ticket::{EnrolmentLink, TicketSecret};
 use sealpost_wire::trust::TenantTrust;
@@ -190,7 +190,7 @@ impl Enroller {
             if !set.records.contains(&record) {
                 set.records.push(record.clone());
             }
-            vec![record]
+            Ok(vec![record])
         })?;
         self.close(ticket, "countersigned")?;
         Ok(Countersigned { recipient, device, version })
@@ -202,17 +202,23 @@ impl Enroller {
         self.close(ticket, "rejected")
     }
 
-    /// Takes a device out of a recipient's set. Revoke it in the tenant status too, to stop it at once everywhere.
+    /// Takes a device out of a recipient's set, whose new version it gives: senders that look the
+    /// recipient up seal nothing more to it. Revoke it in the tenant status too, to stop it at once everywhere.
+    ///
+    /// # Errors
+    /// [`SenderError::UnknownDevice`] when it is not in the set.
     pub fn remove_device(&self, recipient: RecipientId, device: DeviceId) -> Result<u64, SenderError> {
+        let is_it =
+            |record: &Vec<u8>| DeviceRecord::verify(record).is_ok_and(|record| record.device == device);
         self.change_set(recipient, |set| {
-            set.records.retain(|record| {
-                sealpost_wire::record::DeviceRecord::verify(record)
-                    .is_ok_and(|record| record.device != device)
-            });
+            if !set.records.iter().any(is_it) {
+                return Err(SenderError::UnknownDevice);
+            }
+            set.records.retain(|record| !is_it(record));
             if !set.revoked.contains(&device) {
                 set.revoked.push(device);
             }
-            Vec::new()
+            Ok(Vec::new())
         })
     }
 
@@ -322,7 +328,7 @@ impl Enroller {
     fn change_set(
         &self,
         recipient: RecipientId,
-        change: impl Fn(&mut DeviceSetDraft) -> Vec<Vec<u8>>,
+        change: impl Fn(&mut DeviceSetDraft) -> Result<Vec<Vec<u8>>, SenderError>,
     ) -> Result<u64, SenderError> {
         let path = format!("/v1/recipients/{recipient}/devices");
         let enrol = &self.identity.enrol;
@@ -331,7 +337,7 @@ impl Enroller {
         for _ in 0..CONFLICTS_MAX {
             let now = self.parts.clock.now();
             let mut draft = self.draft(recipient, &path, now)?;
-            let admitted = change(&mut draft);
+            let admitted = change(&mut draft)?;
             let admissions = admitted.iter().map(|record| {
                 Base64Url(Admission::sign(tenant, record, now, &enrol.key, &enrol.certificate))
             });

@@ -43,6 +43,9 @@ pub enum SenderError {
     /// The recipient has no device that can be sealed to. A device may enrol later.
     #[error("the recipient has no device")]
     NoDevices,
+    /// The device is not in the recipient's set.
+    #[error("the recipient has no such device")]
+    UnknownDevice,
     /// No such ticket, or it is over.
     #[error("there is no such open ticket")]
     UnknownTicket,
@@ -89,6 +92,7 @@ impl SenderError {
             Self::Seal(error) => error.code(),
             Self::EnrolKeyNotAllowed => "enrol_key_not_allowed",
             Self::NoDevices => "no_devices",
+            Self::UnknownDevice => "unknown_device",
             Self::UnknownTicket => "unknown_ticket",
             Self::WrongCode => "wrong_code",
             Self::TicketLeaked => "ticket_leaked",

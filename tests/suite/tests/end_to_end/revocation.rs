@@ -57,6 +57,29 @@ fn a_revoked_device_gets_nothing_more() {
 }
 
 #[test]
+fn a_device_that_is_taken_out_keeps_what_it_was_sent_and_gets_nothing_more() {
+    let site = Site::start().unwrap();
+    let recipient = site.recipient().unwrap();
+    let (_, mut kept) = site.enrol(recipient, &EnrolOptions::default()).unwrap();
+    let (_, mut sold) = site.enrol(recipient, &EnrolOptions::default()).unwrap();
+    let (_, mut sender) = site.sender("laboratory").unwrap();
+    send(&mut sender, &alert("before", recipient));
+    let version = site.enroller.remove_device(recipient, sold.id()).unwrap();
+    assert_eq!(version, 3, "two devices came before");
+    let twice = site.enroller.remove_device(recipient, sold.id()).unwrap_err();
+    assert_eq!(twice.code(), "unknown_device");
+    let stranger = site.recipient().unwrap();
+    assert_eq!(site.enroller.remove_device(stranger, kept.id()).unwrap_err().code(), "unknown_device");
+
+    let after = send(&mut sender, &alert("after", recipient));
+    let devices: Vec<_> = after.submissions[0].boxes.iter().map(|one| one.device).collect();
+    assert_eq!(devices, [kept.id()]);
+    assert_eq!(sold.sync(Duration::ZERO).unwrap().boxes.len(), 1, "what was sent before");
+    assert_eq!(kept.sync(Duration::ZERO).unwrap().boxes.len(), 2);
+    site.stop().unwrap();
+}
+
+#[test]
 fn a_sender_whose_keys_were_stolen_is_refused_by_the_relay_and_by_the_device() {
     let site = Site::start().unwrap();
     let recipient = site.recipient().unwrap();
