@@ -43,7 +43,7 @@ pub(crate) async fn run(relay: Arc<Relay>, now: Arc<Notify>) {
 
 async fn sweep(relay: &Relay, tenant: &Tenant, trim: bool) -> Result<(), StoreError> {
     let (store, id, now_ms) = (&relay.store, tenant.id(), relay.clock.now_millis());
-    while store.expire(id, now_ms, ROWS_PER_WRITE).await? == ROWS_PER_WRITE {
+    while store.expire(id, now_ms, ROWS_PER_WRITE).await? >= ROWS_PER_WRITE {
         if relay.shutdown.is_draining() {
             return Ok(());
         }

@@ -35,7 +35,7 @@ impl Store {
                 return Err(StoreError::Full("categories"));
             }
             row::put(view, CONSENTS, key, &consent)?;
-            audit::append(view, AUDIT, &tenant, entry);
+            audit::append(view, AUDIT, &tenant, &entry);
             Ok(if recorded.is_some() { Put::Again } else { Put::New })
         });
         decided.await?

@@ -39,7 +39,7 @@ impl Store {
             let forgotten_at = ticket.expires_at.plus(keep_seconds);
             view.put(EXPIRY, Due::Ticket(id).key(&tenant, forgotten_at), [VERSION]);
             row::put(view, TICKETS, key, &ticket)?;
-            audit::append(view, AUDIT, &tenant, entry);
+            audit::append(view, AUDIT, &tenant, &entry);
             Ok(Put::New)
         });
         decided.await?
@@ -74,7 +74,7 @@ impl Store {
             row::put(view, TICKETS, ticket_key, &ticket)?;
             row::put(view, STOCKS, device_key.clone(), &Stock::empty(&claim.record.suites, incarnation))?;
             row::put(view, DEVICES, device_key, &Device::pending(&claim.record, claim.record_bytes))?;
-            audit::append(view, AUDIT, &tenant, entry);
+            audit::append(view, AUDIT, &tenant, &entry);
             ring(view, &bells, BellKey::Ticket(tenant, id));
             Ok(claimed)
         });
@@ -99,7 +99,7 @@ impl Store {
                 return Ok(Put::Again);
             }
             close(view, &bells, &tenant, id, ticket, None)?;
-            audit::append(view, AUDIT, &tenant, entry);
+            audit::append(view, AUDIT, &tenant, &entry);
             Ok(Put::New)
         });
         decided.await?
@@ -145,7 +145,7 @@ impl Store {
                 bytes: &change.bytes,
             };
             view.put(DEVICE_SETS, key, set.to_value());
-            audit::append(view, AUDIT, &tenant, entry);
+            audit::append(view, AUDIT, &tenant, &entry);
             Ok(Put::New)
         });
         decided.await?

@@ -57,7 +57,7 @@ impl Store {
         let decided = self.engine.write("put_prekeys", move |view| {
             let mut shelf = Shelf::open(view, &tenant, device, incarnation)?;
             if shelf.add(&upload, limits)? {
-                audit::append(shelf.view, AUDIT, &tenant, entry);
+                audit::append(shelf.view, AUDIT, &tenant, &entry);
             }
             Ok(shelf.stock.counts(now))
         });
@@ -83,7 +83,7 @@ impl Store {
             let key = row::consent(&tenant, request.recipient, request.category.as_str());
             let consent: Option<Consent> = row::find(view, CONSENTS, &key)?;
             if !request.policy.allows(consent.as_ref()) {
-                audit::append(view, AUDIT, &tenant, request.refused);
+                audit::append(view, AUDIT, &tenant, &request.refused);
                 return Ok(LookUpOutcome::ConsentMissing);
             }
             let mut devices = Vec::new();
@@ -93,7 +93,7 @@ impl Store {
                     shelf.take(request.one_time, now, &mut devices)?;
                 }
             }
-            audit::append(view, AUDIT, &tenant, request.answered);
+            audit::append(view, AUDIT, &tenant, &request.answered);
             Ok(LookUpOutcome::Found(Found { set: set.bytes.to_vec(), devices }))
         });
         decided.await?

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! tenant | 0 | 0              -> version | last sequence (8 bytes, big endian)
-//! tenant | 0 | 1 | sequence   -> version | JSON { time_ms, act, who, objects, outcome }
+//! tenant | 0 | 1 | sequence   -> version | a line of JSON { time_ms, act, who, objects, outcome } for each
 //! ```
-//! Sequences are dense in each tenant, from 1. Rows hold ids only: never contents, tokens, or names of
+//! Sequences are dense in each tenant, from 1. What became durable together shares rows; the key has the
+//! sequence of the last line. Rows hold ids only: never contents, tokens, or names of
 //! people.
 
 use std::fmt::Display;
@@ -19,6 +20,9 @@ use crate::store_key::{content, tenant_key, versioned};
 const VERSION: u8 = 1;
 const LAST: &[u8] = &[0];
 const ROWS: &[u8] = &[1];
+
+/// A row that commands of one commit share is gone on with up to this size.
+const OPEN_ROW_BYTES_MAX: usize = 4096;
 
 /// Everything that is audited, of both servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -82,30 +86,35 @@ impl Display for Actor {
 /// What an act was upon: the kind of object, and its id.
 pub type Object<'a> = (&'a str, &'a (dyn Display + Sync));
 
-/// A row to be written, in the form that it is stored in: made outside the writer thread.
+/// What is to be written, as its line of JSON: made outside the writer thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry(Vec<u8>);
 
 impl Entry {
-    /// The row of an act at `time_ms` (milliseconds since the epoch) upon `objects`: what kind of object, and
+    /// The line of an act at `time_ms` (milliseconds since the epoch) upon `objects`: what kind of object, and
     /// its id. The outcome is `done`, or the code of the refusal.
     #[must_use]
     pub fn new(time_ms: u64, act: Act, who: &Actor, objects: &[Object<'_>], outcome: &str) -> Self {
         let row = NewRow { time_ms, act, who: Shown(who), objects: Objects(objects), outcome };
-        let mut value = Vec::with_capacity(256);
-        value.push(VERSION);
+        let mut line = Vec::with_capacity(256);
         // Writing plain texts and numbers into memory cannot fail.
-        let _ = serde_json::to_writer(&mut value, &row);
-        Self(value)
+        let _ = serde_json::to_writer(&mut line, &row);
+        line.push(b'\n');
+        Self(line)
     }
 }
 
 /// Adds `entry` to the tenant's audit, in the transaction of `view`, and gives its sequence.
-pub fn append(view: &mut View, keyspace: Keyspace, tenant: &TenantId, entry: Entry) -> u64 {
+pub fn append(view: &mut View, keyspace: Keyspace, tenant: &TenantId, entry: &Entry) -> u64 {
     let last = tenant_key(tenant, &[LAST]);
     let sequence = view.get(keyspace, &last).map_or(0, |value| number(&value)).saturating_add(1);
     view.put(keyspace, last, versioned(VERSION, &sequence.to_be_bytes()));
-    view.put(keyspace, tenant_key(tenant, &[ROWS, &sequence.to_be_bytes()]), entry.0);
+    let open = view.take_open(keyspace, &tenant_key(tenant, &[ROWS]), OPEN_ROW_BYTES_MAX);
+    let row = match open {
+        Some((_, row)) => [&row, entry.0.as_slice()].concat(),
+        None => versioned(VERSION, &entry.0),
+    };
+    view.put(keyspace, tenant_key(tenant, &[ROWS, &sequence.to_be_bytes()]), row);
     sequence
 }
 
@@ -138,11 +147,17 @@ pub fn rows(
     let start = tenant_key(tenant, &[ROWS, &after.saturating_add(1).to_be_bytes()]);
     let end = tenant_key(tenant, &[ROWS, &u64::MAX.to_be_bytes()]);
     let mut found = Vec::new();
-    for row in engine.snapshot().range(keyspace, start.as_slice()..=end.as_slice()).take(limit) {
+    for row in engine.snapshot().range(keyspace, start.as_slice()..=end.as_slice()) {
         let (key, value) = row?;
-        let sequence = key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes));
-        let row = content(&value, VERSION).and_then(|json| serde_json::from_slice(json).ok());
-        found.extend(sequence.zip(row));
+        let Some(last) = key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes)) else { continue };
+        let lines = content(&value, VERSION).unwrap_or_default().split_inclusive(|byte| *byte == b'\n');
+        let first = (last + 1).saturating_sub(lines.clone().map(|_| 1).sum());
+        for (sequence, line) in (first..).zip(lines).filter(|(sequence, _)| *sequence > after) {
+            if found.len() >= limit {
+                return Ok(found);
+            }
+            found.extend(serde_json::from_slice(line).ok().map(|row| (sequence, row)));
+        }
     }
     Ok(found)
 }
@@ -211,11 +226,11 @@ mod tests {
                 let (first, second, taken_back) = (entry("done"), entry("done"), entry("done"));
                 let (to_one, to_two, refused) = (one.clone(), two.clone(), one.clone());
                 let kept = engine.write("append", move |view| {
-                    append(view, AUDIT, &to_two, first);
-                    Ok::<_, ()>(append(view, AUDIT, &to_one, second))
+                    append(view, AUDIT, &to_two, &first);
+                    Ok::<_, ()>(append(view, AUDIT, &to_one, &second))
                 });
                 let lost = engine.write("append", move |view| {
-                    append(view, AUDIT, &refused, taken_back);
+                    append(view, AUDIT, &refused, &taken_back);
                     Err::<(), ()>(())
                 });
                 assert_eq!(kept.await.unwrap(), Ok(round * 3 + number));
@@ -242,6 +257,6 @@ mod tests {
         let expected = format!(
             r#"{{"time_ms":5,"act":"ticket_claimed","who":"device:{id}","objects":{{"device":"{id}"}},"outcome":"done"}}"#
         );
-        assert_eq!(entry.0, versioned(VERSION, expected.as_bytes()));
+        assert_eq!(entry.0, [expected.as_bytes(), b"\n"].concat());
     }
 }

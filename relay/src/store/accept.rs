@@ -167,7 +167,7 @@ fn stage(
     };
     change.view.put(MESSAGES, key::message(change.home, name), row.encode());
     change.put_deadline(accepting.expires_at.0, event, name);
-    change.audit(accepting.audit.clone());
+    change.audit(&accepting.audit);
     Ok(row)
 }
 

@@ -126,7 +126,7 @@ fn apply(
     };
     if outcome != ReceiptOutcome::Duplicate {
         change.put_message(receipt.transport_id, &message);
-        change.audit(audit);
+        change.audit(&audit);
     }
     Ok(outcome)
 }

@@ -9,7 +9,7 @@ use sealpost_wire::delivery::DeliveryState;
 use sealpost_wire::id::{DeviceId, SubjectId, TenantId, TransportId};
 use sealpost_wire::payload::Priority;
 
-use super::codec::Encoder;
+use super::codec::{Decoder, Encoder};
 use super::delivery_row::DeliveryRow;
 use super::device_row::Device;
 use super::event_row::{EventBatch, EventBounds, NewEvent};
@@ -38,6 +38,9 @@ pub(super) struct OpenMailbox {
     pub(super) mailbox: Mailbox,
     stored_job: Option<JobPlace>,
 }
+
+/// A row that commands of one commit share is gone on with up to this size.
+const OPEN_ROW_BYTES_MAX: usize = 4096;
 
 /// Where a job's row is.
 type JobPlace = (AppId, Priority, u64);
@@ -190,10 +193,18 @@ impl<'v> Change<'v> {
         Ok(batch.push(event))
     }
 
-    /// Sets when a message is to be dealt with (seconds).
-    /// `event` is one of the message, and tells its deadline from others of the same second.
+    /// Sets when a message is to be dealt with (seconds), together with others of that second that come in the same
+    /// commit. `event` is one of the message.
     pub(super) fn put_deadline(&mut self, at: u64, event: u64, name: MessageName) {
-        let value = Encoder::new(19).bytes(&name).finish();
+        let prefix = key::deadlines(self.home, at);
+        let open = self.view.take_open(DEADLINES, &prefix, OPEN_ROW_BYTES_MAX);
+        let names = open.as_ref().and_then(|(_, value)| message_names(value)).unwrap_or_default();
+        self.put_deadlines(at, event, &[names.as_slice(), &[name]].concat());
+    }
+
+    /// Sets when messages are to be dealt with (seconds). `event` is one of one of them.
+    pub(super) fn put_deadlines(&mut self, at: u64, event: u64, names: &[MessageName]) {
+        let value = Encoder::new(1 + names.len() * 18).bytes(names.as_flattened()).finish();
         self.view.put(DEADLINES, key::deadline(self.home, at, event), value);
         self.signals.deadline(at);
     }
@@ -204,7 +215,7 @@ impl<'v> Change<'v> {
     }
 
     /// Adds a row to the tenant's audit.
-    pub(super) fn audit(&mut self, entry: Entry) {
+    pub(super) fn audit(&mut self, entry: &Entry) {
         audit::append(self.view, SHARED.audit, &self.tenant, entry);
     }
 
@@ -212,7 +223,10 @@ impl<'v> Change<'v> {
     pub(super) fn finish(mut self, shared: &Arc<Shared>) {
         if let Some((bounds, batch)) = self.events.take() {
             let last = batch.last();
-            self.view.put(EVENTS, key::events(self.home, last), batch.finish());
+            // The events of the last command of this commit are right before these: ids have no gaps.
+            let open = self.view.take_open(EVENTS, &key::event_rows(self.home), OPEN_ROW_BYTES_MAX);
+            let row = batch.finish(open.as_ref().map(|(_, row)| &**row));
+            self.view.put(EVENTS, key::events(self.home, last), row);
             self.view.put(EVENTS, key::event_bounds(self.home), EventBounds { last, ..bounds }.encode());
             self.signals.last_event(last);
         }
@@ -229,6 +243,16 @@ impl<'v> Change<'v> {
         let value = self.view.get(keyspace, key);
         value.map(|value| decode(&value).ok_or(Damaged(keyspace.name()))).transpose()
     }
+}
+
+/// The messages in a row of deadlines.
+pub(super) fn message_names(value: &[u8]) -> Option<Vec<MessageName>> {
+    let mut row = Decoder::new(value)?;
+    let mut names = Vec::new();
+    while !row.is_empty() {
+        names.push(row.array()?);
+    }
+    Some(names)
 }
 
 /// Why a delivery changes.

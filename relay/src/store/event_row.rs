@@ -1,10 +1,10 @@
-//! Events: every change of a delivery, numbered without gaps in each tenant. A row holds the events of one
-//! command.
+//! Events: every change of a delivery, numbered without gaps in each tenant. A row holds the events of several
+//! commands that became durable together.
 //!
 //! ```text
 //! bounds: version | first id that is kept | last id
-//! row:    version | first id in it | time ms | events
-//! event = message (16) | device (16) | from (255: none) | to | late | sender | reason | receipt (2 + n)
+//! row:    version | first id in it | events
+//! event = time ms | message (16) | device (16) | from (255: none) | to | late | sender | reason | receipt (2 + n)
 //! ```
 //! The key has the last id in the row, so that the first row at or behind an id is the one that holds it.
 
@@ -51,21 +51,26 @@ impl EventBounds {
 
 /// The events of one command, as they are collected.
 pub(super) struct EventBatch {
+    /// A row that begins with them.
     row: Encoder,
+    time_ms: u64,
     next: u64,
 }
+
+/// Bytes of version and first id.
+const HEAD_BYTES: usize = 9;
 
 impl EventBatch {
     /// Events from the id `first` on, of a command at `time_ms`.
     pub(super) fn new(first: u64, time_ms: u64) -> Self {
         let mut row = Encoder::new(128);
-        row.u64(first).u64(time_ms);
-        Self { row, next: first }
+        row.u64(first);
+        Self { row, time_ms, next: first }
     }
 
     /// Adds an event, and gives its id.
     pub(super) fn push(&mut self, event: &NewEvent<'_>) -> u64 {
-        self.row.bytes(event.message.as_bytes()).bytes(event.device.as_bytes());
+        self.row.u64(self.time_ms).bytes(event.message.as_bytes()).bytes(event.device.as_bytes());
         self.row.u8(event.from.map_or(NO_STATE, DeliveryState::code)).u8(event.to.code());
         self.row.u8(u8::from(event.late)).text(event.sender.as_str()).text(event.reason).blob(event.receipt);
         let id = self.next;
@@ -78,20 +83,26 @@ impl EventBatch {
         self.next - 1
     }
 
-    pub(super) fn finish(mut self) -> Vec<u8> {
-        self.row.finish()
+    /// The row: these events behind those of `open`, if it goes on with that one.
+    pub(super) fn finish(mut self, open: Option<&[u8]>) -> Vec<u8> {
+        let row = self.row.finish();
+        match open {
+            None => row,
+            Some(open) => [open, row.get(HEAD_BYTES..).unwrap_or_default()].concat(),
+        }
     }
 }
 
 /// The events in a row.
 pub(super) fn decode(value: &[u8]) -> Option<Vec<Event>> {
     let mut row = Decoder::new(value)?;
-    let (first, time_ms) = (row.u64()?, row.u64()?);
+    let first = row.u64()?;
     let mut events = Vec::new();
     for id in first.. {
         if row.is_empty() {
             break;
         }
+        let time_ms = row.u64()?;
         let (message, device) = (TransportId(row.array()?), DeviceId(row.array()?));
         let from = match row.u8()? {
             NO_STATE => None,
@@ -107,7 +118,7 @@ pub(super) fn decode(value: &[u8]) -> Option<Vec<Event>> {
     Some(events)
 }
 
-/// When the events of a row happened (milliseconds).
+/// When the first event of a row happened (milliseconds).
 pub(super) fn time_ms(value: &[u8]) -> Option<u64> {
     let mut row = Decoder::new(value)?;
     row.u64()?;
@@ -145,7 +156,15 @@ mod tests {
         };
         assert_eq!(batch.push(&opened), 8);
         assert_eq!(batch.last(), 8);
-        let value = batch.finish();
+        let value = batch.finish(None);
+        let mut later = EventBatch::new(9, 120);
+        later.push(&event);
+        let more = decode(&later.finish(Some(&value))).unwrap();
+        assert_eq!(more.iter().map(|event| (event.id, event.time_ms)).collect::<Vec<_>>(), [
+            (7, 99),
+            (8, 99),
+            (9, 120)
+        ]);
         let events = decode(&value).unwrap();
         assert_eq!(events.iter().map(|event| event.id).collect::<Vec<_>>(), [7, 8]);
         assert_eq!(events[0].from, None);

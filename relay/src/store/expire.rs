@@ -4,27 +4,27 @@
 use std::sync::atomic::Ordering;
 
 use sealpost_service::audit::{Act, Actor, Entry, Object};
-use sealpost_service::engine::{EngineError, Row, Space, View};
+use sealpost_service::engine::{Space, View};
 use sealpost_wire::clock::UnixTime;
 use sealpost_wire::delivery::DeliveryState;
 use sealpost_wire::id::TenantId;
 
-use super::change::{Cause, Change};
-use super::codec::Decoder;
+use super::change::{Cause, Change, message_names};
 use super::event_row::{self, EventBounds};
 use super::key::{self, DEADLINES, EVENTS, MESSAGES, MessageName};
+use super::message_row::MessageRow;
 use super::{Damaged, Store, StoreError};
 
-/// A deadline that has passed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Deadline {
+/// A row of deadlines that have passed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Deadlines {
     at: u64,
     event: u64,
-    message: MessageName,
+    messages: Vec<MessageName>,
 }
 
 impl Store {
-    /// Expires and forgets up to `max` messages of a tenant. Returns how many deadlines it dealt with; fewer
+    /// Expires and forgets about `max` messages of a tenant. Returns how many deadlines it dealt with; fewer
     /// than `max` means that no other has passed.
     ///
     /// # Errors
@@ -32,7 +32,7 @@ impl Store {
     pub async fn expire(&self, tenant: &TenantId, now_ms: u64, max: usize) -> Result<usize, StoreError> {
         let home = self.home(tenant)?;
         let deadlines = self.passed_deadlines(tenant, UnixTime(now_ms / 1000), max)?;
-        let count = deadlines.len();
+        let count = deadlines.iter().map(|row| row.messages.len()).sum();
         if count == 0 {
             return Ok(0);
         }
@@ -40,8 +40,8 @@ impl Store {
         let of = tenant.clone();
         let decide = move |view: &mut View| {
             let mut change = Change::new(view, of, home, now_ms);
-            for deadline in deadlines {
-                pass(&mut change, deadline, retention)?;
+            for row in &deadlines {
+                pass(&mut change, row, retention)?;
             }
             change.finish(&shared);
             Ok(())
@@ -94,13 +94,13 @@ impl Store {
         tenant: &TenantId,
         now: UnixTime,
         max: usize,
-    ) -> Result<Vec<Deadline>, StoreError> {
+    ) -> Result<Vec<Deadlines>, StoreError> {
         let Some(passed) = self.shared.passed.get(tenant) else { return Ok(Vec::new()) };
         // Raised before the look, so that a deadline that comes during it lowers it again.
         let from = passed.swap(now.0.saturating_add(1), Ordering::SeqCst);
         let looked = self.deadlines_between(tenant, from, now, max);
         let left_from = match &looked {
-            Ok(deadlines) => deadlines.first().map(|deadline| deadline.at),
+            Ok(rows) => rows.first().map(|row| row.at),
             Err(_) => Some(from),
         };
         passed.fetch_min(left_from.unwrap_or(u64::MAX), Ordering::SeqCst);
@@ -113,35 +113,49 @@ impl Store {
         from: u64,
         now: UnixTime,
         max: usize,
-    ) -> Result<Vec<Deadline>, StoreError> {
+    ) -> Result<Vec<Deadlines>, StoreError> {
         let home = self.home(tenant)?;
         let (from, to) = (key::deadline(home, from, 0), key::deadline(home, now.0.saturating_add(1), 0));
-        let rows = self.engine.snapshot().range(DEADLINES, from.as_slice()..to.as_slice());
-        let deadline = |row: Result<Row, EngineError>| {
+        let (mut rows, mut count) = (Vec::new(), 0);
+        for row in self.engine.snapshot().range(DEADLINES, from.as_slice()..to.as_slice()) {
             let (key, value) = row?;
-            let message = Decoder::new(&value).and_then(|mut row| row.array());
-            let parts = key::deadline_parts(&key).zip(message);
-            let ((at, event), message) = parts.ok_or(Damaged(DEADLINES.name()))?;
-            Ok(Deadline { at, event, message })
-        };
-        rows.take(max).map(deadline).collect()
+            let parts = key::deadline_parts(&key).zip(message_names(&value));
+            let ((at, event), messages) = parts.ok_or(Damaged(DEADLINES.name()))?;
+            count += messages.len();
+            rows.push(Deadlines { at, event, messages });
+            if count >= max {
+                break;
+            }
+        }
+        Ok(rows)
     }
 }
 
-/// Deals with one deadline.
-fn pass(change: &mut Change<'_>, deadline: Deadline, retention: u64) -> Result<(), Damaged> {
-    let Deadline { at, event, message: name } = deadline;
-    let key = key::deadline(change.home, at, event);
+/// Deals with deadlines of one second: they expire together, and are forgotten together.
+fn pass(change: &mut Change<'_>, row: &Deadlines, retention: u64) -> Result<(), Damaged> {
+    let key = key::deadline(change.home, row.at, row.event);
     if !change.view.contains(DEADLINES, key) {
         return Ok(());
     }
     change.view.remove(DEADLINES, key);
-    let Some(mut message) = change.message_named(name)? else { return Ok(()) };
-    if at > message.expires_at.0 {
-        change.view.remove(MESSAGES, key::message(change.home, name));
-        return Ok(());
+    let mut kept = Vec::new();
+    for name in &row.messages {
+        let Some(message) = change.message_named(*name)? else { continue };
+        if row.at > message.expires_at.0 {
+            change.view.remove(MESSAGES, key::message(change.home, *name));
+        } else {
+            kept.push(*name);
+            expire(change, *name, message)?;
+        }
     }
-    change.put_deadline(message.expires_at.plus(retention.max(1)).0, event, name);
+    if !kept.is_empty() {
+        change.put_deadlines(row.at.saturating_add(retention.max(1)), row.event, &kept);
+    }
+    Ok(())
+}
+
+/// Ends what still waits of a message.
+fn expire(change: &mut Change<'_>, name: MessageName, mut message: MessageRow) -> Result<(), Damaged> {
     let mut expired = false;
     for end in message.deliveries.iter_mut().filter(|end| end.waits()) {
         let row = change.delivery(end.device_number, end.cursor)?.ok_or(Damaged(key::DELIVERIES.name()))?;
@@ -155,7 +169,7 @@ fn pass(change: &mut Change<'_>, deadline: Deadline, retention: u64) -> Result<(
         let sender = &message.sender;
         change.put_message(id, &message);
         let objects: [Object<'_>; 2] = [("message", &id), ("sender", sender)];
-        change.audit(Entry::new(change.now_ms, Act::DeliveryEnded, &Actor::Server, &objects, "expired"));
+        change.audit(&Entry::new(change.now_ms, Act::DeliveryEnded, &Actor::Server, &objects, "expired"));
     }
     Ok(())
 }

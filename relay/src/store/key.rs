@@ -9,7 +9,7 @@
 //! mailboxes   home | device                              device number, cursors, counts, the push job
 //! devices     home | device                              keys, push token
 //! jobs        home | app | priority | due | device number       push jobs, by when they are due
-//! deadlines   home | time | event id                     when to expire or forget a message
+//! deadlines   home | time | event id                     when to expire or forget messages
 //! events      home | 0                                   the first and the last id
 //!             home | 1 | last id in the row
 //! tenants     tenant | 0                                 its number, and how many devices it has
@@ -125,17 +125,28 @@ pub(super) fn due(job_key: &[u8]) -> Option<u64> {
     time_at(job_key, 5)
 }
 
+/// Deadlines of one second (seconds); `event` is one of their messages, and tells the row from others.
 pub(super) fn deadline(home: Home, at: u64, event: u64) -> [u8; 16] {
     joined([&home.bytes(), &time(at), &event.to_be_bytes()])
 }
 
-/// What a deadline's key says: when (seconds), and the event that it was set with.
+/// What begins the keys of all deadlines of one second.
+pub(super) fn deadlines(home: Home, at: u64) -> [u8; 8] {
+    joined([&home.bytes(), &time(at)])
+}
+
+/// What a deadline's key says: when (seconds), and the event.
 pub(super) fn deadline_parts(key: &[u8]) -> Option<(u64, u64)> {
     time_at(key, 2).zip(last_number(key))
 }
 
 pub(super) fn event_bounds(home: Home) -> [u8; 3] {
     joined([&home.bytes(), &EVENT_BOUNDS])
+}
+
+/// What begins the keys of all rows of events.
+pub(super) fn event_rows(home: Home) -> [u8; 3] {
+    joined([&home.bytes(), &EVENT_ROWS])
 }
 
 /// The row whose last event has this id.

@@ -82,7 +82,7 @@ impl Store {
             open.mailbox.redirect(app, !(same_token && was_used), now_ms);
             change.put_device(device, &row);
             change.close(open);
-            change.audit(audit);
+            change.audit(&audit);
             change.finish(&shared);
             Ok(if before.is_some() { Registered::Renewed } else { Registered::New })
         };
@@ -148,6 +148,6 @@ fn revoke(change: &mut Change<'_>, device: DeviceId) -> Result<bool, Damaged> {
     open.mailbox.redirect(None::<AppId>, false, change.now_ms);
     change.close(open);
     let objects: [Object<'_>; 1] = [("device", &device)];
-    change.audit(Entry::new(change.now_ms, Act::DeviceRevoked, &Actor::Server, &objects, "done"));
+    change.audit(&Entry::new(change.now_ms, Act::DeviceRevoked, &Actor::Server, &objects, "done"));
     Ok(true)
 }

@@ -71,7 +71,7 @@ impl Store {
                 settled.push(((one.lease.due_ms, one.lease.device), stands));
             }
             if let Some(audit) = audit {
-                change.audit(audit);
+                change.audit(&audit);
             }
             change.finish(&shared);
             // Even if nobody waits for the answer any more: a lease that never ends is a device that is never

@@ -86,7 +86,7 @@ async fn token_response(
     );
     let claimed = engine.write("claim_assertion", move |view| {
         claim_jti(view, keyspaces.assertions, &assertion)?;
-        audit::append(view, keyspaces.audit, assertion.tenant().id(), entry);
+        audit::append(view, keyspaces.audit, assertion.tenant().id(), &entry);
         Ok::<_, AssertionError>(())
     });
     claimed.await.map_err(Refusal::from)??;

@@ -96,6 +96,20 @@ impl View {
         Some(value)
     }
 
+    /// Takes back the last row under `prefix` that the open group has put, if its value has at most `bytes_max`
+    /// bytes: a command that adds to it puts one row where there would be two. Only for rows whose keys were
+    /// never in the store before, because nothing is left of the one that is taken.
+    pub fn take_open(&mut self, keyspace: Keyspace, prefix: &[u8], bytes_max: usize) -> Option<Row> {
+        let range = KeyRange::of_prefix(prefix);
+        let overlay = &mut self.overlay[keyspace.slot()];
+        let (key, value) = overlay.range::<[u8], _>(range.bounds()).next_back()?;
+        let (key, value) = (key.clone(), value.clone().filter(|value| value.len() <= bytes_max)?);
+        overlay.remove(&key);
+        self.bytes = self.bytes.saturating_sub(key.len() + value.len());
+        self.undo.push(Undo { keyspace, key: key.clone(), before: Some(Some(value.clone())) });
+        Some((key, value))
+    }
+
     /// Has `act` called once the command is durable and visible: on the writer thread, in the order of the
     /// commands, before any of the group is answered, and whether or not somebody still waits for the answer.
     /// Not called for a command that fails. For what memory keeps beside the store, and for waking those who

@@ -161,7 +161,7 @@ impl Put {
         let bytes = self.next.status.as_deref().unwrap_or_default();
         view.put(keyspaces.statuses, key, versioned(VERSION, bytes));
         follow(view, &self.status);
-        audit::append(view, keyspaces.audit, self.tenant.id(), self.entry);
+        audit::append(view, keyspaces.audit, self.tenant.id(), &self.entry);
         // In force once it is durable, whether or not the client still waits.
         view.after_commit(move || self.tenant.install(&self.next));
         Ok(())
