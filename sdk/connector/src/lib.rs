@@ -1,8 +1,9 @@
 //! Clinical events of a hospital's systems, read and turned into alerts for patients.
 //!
 //! # In scope
-//! An HL7 v2 reader over bytes, the result message ORU^R01, the map from patient identifiers to recipient
-//! pseudonyms, the quarantine of what must not be sent, and the mapping of a result to an [`alert::Alert`].
+//! MLLP frames and an HL7 v2 reader, both over bytes, the result message ORU^R01, the map from patient
+//! identifiers to recipient pseudonyms, the quarantine of what must not be sent, and the mapping of a result to
+//! an [`alert::Alert`].
 //!
 //! # Out of scope
 //! Sealing and submitting: the alert is handed to the sender. Everything here is a pure function of its input
@@ -52,6 +53,7 @@ macro_rules! debug_without_content {
 
 pub mod alert;
 pub mod hl7;
+pub mod mllp;
 pub mod oru;
 pub mod patients;
 pub mod quarantine;
