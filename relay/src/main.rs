@@ -15,10 +15,6 @@ use sealpost_service::clock::SystemClock;
 use sealpost_service::shutdown::Shutdown;
 use sealpost_service::telemetry::{Metrics, init_logs};
 
-/// Requests, rows and answers are many small allocations, freed on other threads than they were made on.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Accepts sealed messages, stores them, and wakes devices through APNs and FCM.
 ///
 /// Once it listens, it prints one line to standard output: {"listening":"HOST:PORT"}. It logs to standard

@@ -24,6 +24,7 @@ pub(crate) async fn run(relay: Arc<Relay>, now: Arc<Notify>) {
     let mut trimmed: Option<Instant> = None;
     loop {
         let trim = trimmed.is_none_or(|at| at.elapsed() >= TRIM_INTERVAL);
+        relay.door.forget(relay.clock.now());
         for tenant in relay.tenants.iter() {
             if let Err(error) = sweep(&relay, tenant, trim).await {
                 // Busy, or out of order; requests report the latter.

@@ -124,6 +124,13 @@ impl DeviceDoor {
         })
     }
 
+    /// Lets go of what would be refused for its time. Requests do so as well; this is for when none come.
+    pub fn forget(&self, now: UnixTime) {
+        let mut nonces = self.nonces.lock().unwrap_or_else(PoisonError::into_inner);
+        nonces.forget(now);
+        self.nonces_shown.set(i64::try_from(nonces.len()).unwrap_or(i64::MAX));
+    }
+
     /// Refused for its time alone: the same request signed anew, by the server's time, will do.
     fn skewed(&self, now: UnixTime) -> Refusal {
         Refusal::new(ProblemCode::ClockSkew).server_time(now.max(self.opens_at))

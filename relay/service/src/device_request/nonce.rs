@@ -12,8 +12,8 @@ const BUCKET_SECONDS: u64 = 10;
 /// The same, as `Retry-After` wants it.
 pub(super) const BUCKET_SECONDS_SHORT: u32 = 10;
 /// Requests of one device in one step: it syncs once for each stub and a few times when the app is opened.
-const PER_DEVICE_MAX: u16 = 200;
-/// Requests of all devices in one step. The window holds 13 steps, so this bounds memory to about 100 MiB.
+const PER_DEVICE_MAX: u8 = 200;
+/// Requests of all devices in one step. The window holds 13 steps, so this bounds memory to about 60 MiB.
 const PER_BUCKET_MAX: usize = 200_000;
 
 /// Why a request is not let in.
@@ -40,8 +40,10 @@ pub(super) struct NonceWindow {
 #[derive(Debug)]
 struct Bucket {
     number: u64,
-    nonces: HashSet<[u8; 16]>,
-    by_device: HashMap<u64, u16>,
+    /// Digests of device and nonce.
+    nonces: HashSet<u64>,
+    /// Requests by a digest of the device.
+    by_device: HashMap<u32, u8>,
 }
 
 impl NonceWindow {
@@ -54,18 +56,18 @@ impl NonceWindow {
         if request.created < self.opens_at {
             return Err(NonceError::BeforeOpening);
         }
-        self.forget_before(now.minus(REQUEST_WINDOW_SECONDS));
+        self.forget(now);
         let who = Digest::of(format!("{}/{}", request.tenant, request.device).as_bytes());
         let nonce = Digest::of(format!("{who}{}", request.nonce).as_bytes());
         let bucket = self.bucket(request.created.0 / BUCKET_SECONDS);
-        let nonce = half(&nonce);
+        let nonce = short(&nonce);
         if bucket.nonces.contains(&nonce) {
             return Err(NonceError::Replayed);
         }
         if bucket.nonces.len() >= PER_BUCKET_MAX {
             return Err(NonceError::Full);
         }
-        let count = bucket.by_device.entry(short(&who)).or_default();
+        let count = bucket.by_device.entry(shortest(&who)).or_default();
         if *count >= PER_DEVICE_MAX {
             return Err(NonceError::TooMany(BUCKET_SECONDS_SHORT));
         }
@@ -79,8 +81,9 @@ impl NonceWindow {
         self.buckets.iter().map(|bucket| bucket.nonces.len()).sum()
     }
 
-    /// Drops what was signed before `oldest`: it would be refused for its time.
-    fn forget_before(&mut self, oldest: UnixTime) {
+    /// Drops what would be refused for its time.
+    pub(super) fn forget(&mut self, now: UnixTime) {
+        let oldest = now.minus(REQUEST_WINDOW_SECONDS);
         while self.buckets.front().is_some_and(|bucket| bucket.number < oldest.0 / BUCKET_SECONDS) {
             self.buckets.pop_front();
         }
@@ -96,16 +99,13 @@ impl NonceWindow {
     }
 }
 
-/// Half of a digest: two requests of one step share it by chance once in 2^90.
-fn half(digest: &Digest) -> [u8; 16] {
-    let mut half = [0; 16];
-    half.copy_from_slice(&digest.as_bytes()[..16]);
-    half
+/// Enough of a digest: nonces are random, so that another request has the same by chance once in 2^46 at the
+/// most, and is then signed anew; and nobody can look for one, who does not know a device's nonces beforehand.
+fn short(digest: &Digest) -> u64 {
+    digest.as_bytes().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }
 
 /// A few bytes of a digest, to count by: devices that share them share a limit, nothing else.
-fn short(digest: &Digest) -> u64 {
-    let mut bytes = [0; 8];
-    bytes.copy_from_slice(&digest.as_bytes()[..8]);
-    u64::from_be_bytes(bytes)
+fn shortest(digest: &Digest) -> u32 {
+    digest.as_bytes().first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes))
 }

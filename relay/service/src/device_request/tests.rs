@@ -115,6 +115,8 @@ fn what_is_over_is_forgotten() {
         }
         assert!(world.door.nonces.lock().unwrap().len() <= 60, "three minutes at most are in the window");
     }
+    world.door.forget(START.plus(50 * 60 + 120));
+    assert_eq!(world.door.nonces.lock().unwrap().len(), 0, "also when nobody asks any more");
 }
 
 #[test]
