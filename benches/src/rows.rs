@@ -5,6 +5,7 @@ pub mod crypto;
 pub mod latency;
 pub mod life;
 pub mod memory;
+pub mod provider_client;
 pub mod sync;
 
 use sealpost_wire::message::Suite;
@@ -59,6 +60,8 @@ pub enum Name {
     OpenClassical,
     /// Resident memory of the relay.
     Memory,
+    /// The client of APNs.
+    Client,
 }
 
 impl Name {
@@ -77,6 +80,7 @@ impl Name {
             Self::OpenHybrid => crypto::row("open-hybrid", Half::Open, Suite::Hybrid, stage, effort),
             Self::OpenClassical => crypto::row("open-classical", Half::Open, Suite::Classical, stage, effort),
             Self::Memory => memory::row(stage, effort),
+            Self::Client => provider_client::row(stage, effort),
         }
     }
 }

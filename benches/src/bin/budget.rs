@@ -30,8 +30,8 @@ struct Options {
     /// Messages of a run, instead of each row's own number.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     messages: Option<u32>,
-    /// Folder for the stores, on a disk; a RAM file system is refused.
-    #[arg(long, default_value = DEFAULT_FOLDER)]
+    /// Folder for the stores, on a disk; a RAM file system is refused [default: the repository's target/budget].
+    #[arg(long, default_value = DEFAULT_FOLDER, hide_default_value = true)]
     dir: PathBuf,
     /// One object on the last line of the output.
     #[arg(long)]

@@ -130,11 +130,11 @@ pub struct Pushed {
     pub busy: f64,
 }
 
-/// Pushes `count` times with [`IN_FLIGHT`] at one time over one connection, on the calling thread.
+/// Pushes `count` times, `in_flight` at one time over one connection, on the calling thread.
 ///
 /// # Errors
 /// What fails on the way.
-pub fn run(peer: &Peer, count: usize) -> Result<Pushed, BenchError> {
+pub fn run(peer: &Peer, count: usize, in_flight: usize) -> Result<Pushed, BenchError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(BenchError::io("making a runtime"))?;
     runtime.block_on(async {
@@ -142,7 +142,7 @@ pub fn run(peer: &Peer, count: usize) -> Result<Pushed, BenchError> {
         let next = Arc::new(AtomicUsize::new(0));
         let (start, before) = (Instant::now(), cores::spent_by_this_thread()?);
         let mut running = JoinSet::new();
-        for _ in 0..IN_FLIGHT {
+        for _ in 0..in_flight {
             let (connection, next) = (connection.clone(), Arc::clone(&next));
             running.spawn(async move {
                 loop {

@@ -123,7 +123,8 @@ impl Limits {
         let append =
             cores::run_beside(cores::TESTED, move || append_log::run(&folder, count, bytes)).await??;
         let peer = raw_h2::Peer::new(scene.emulator.manifest(), scene.emulator.apns_addr())?;
-        let h2 = cores::run_beside(cores::TESTED, move || raw_h2::run(&peer, count)).await??;
+        let h2 =
+            cores::run_beside(cores::TESTED, move || raw_h2::run(&peer, count, raw_h2::IN_FLIGHT)).await??;
         Ok(Self { append, h2 })
     }
 
