@@ -10,6 +10,7 @@
 //! configuration says the same APNs team and key twice, the provider token ([`ApnsTokens`]): a credential that
 //! fails, or a provider that is down, stops its own client alone.
 
+pub mod answer;
 mod apns;
 mod apns_answer;
 mod apns_token;

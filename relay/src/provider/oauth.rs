@@ -55,6 +55,13 @@ pub(super) struct AccessToken {
     expires_at: u64,
 }
 
+impl AccessToken {
+    /// Seconds since the Unix epoch.
+    pub(super) const fn expires_at(&self) -> u64 {
+        self.expires_at
+    }
+}
+
 /// Why there is no access token.
 #[derive(Clone, Debug)]
 pub(super) struct TokenFailure {
@@ -237,32 +244,7 @@ impl AccessTokens {
         let form = Bytes::from([FORM, &assertion].concat());
         let answer =
             self.post(form).await.map_err(|error| endpoint_failure(&error.to_string(), FIRST_WAIT))?;
-        if !answer.status.is_success() {
-            return Err(self.refusal(&answer));
-        }
-        let grant: Grant = serde_json::from_slice(&answer.body)
-            .map_err(|_| endpoint_failure("token endpoint's answer is not a token", FIRST_WAIT))?;
-        let bearer = bearer(&format!("Bearer {}", *grant.access_token))
-            .filter(|_| grant.token_type.eq_ignore_ascii_case("bearer"))
-            .ok_or_else(|| endpoint_failure("token endpoint's token is not a bearer token", FIRST_WAIT))?;
-        let now = self.clock.now().0;
-        let lifetime = grant.expires_in.clamp(LIFETIME_S_MIN, LIFETIME_S_MAX);
-        let ahead = REFRESH_AHEAD_S.min(lifetime / 4);
-        let expires_at = now.saturating_add(lifetime);
-        Ok(AccessToken { bearer, refresh_at: expires_at - ahead, expires_at })
-    }
-
-    fn refusal(&self, answer: &TokenAnswer) -> TokenFailure {
-        let error: GrantError = serde_json::from_slice(&answer.body).unwrap_or_default();
-        let is_final = answer.status.is_client_error()
-            && !matches!(answer.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
-        let (fault, first) = if is_final {
-            (CredentialFault::TokenRefused, REFUSED_WAIT)
-        } else {
-            (CredentialFault::TokenEndpoint, FIRST_WAIT)
-        };
-        let after = exchange::retry_after(&answer.headers, self.clock.now().0).unwrap_or(first);
-        TokenFailure { fault, after, detail: Detail::answer(answer.status, &["token", &error.error]) }
+        read_answer(answer.status, &answer.headers, &answer.body, self.clock.now().0)
     }
 
     fn assertion(&self) -> jsonwebtoken::errors::Result<Zeroizing<String>> {
@@ -320,6 +302,40 @@ impl fmt::Debug for AccessTokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "AccessTokens({})", self.client_email)
     }
+}
+
+/// The access token in an answer of the token endpoint, or why there is none. `now`: seconds since the Unix epoch.
+pub(super) fn read_answer(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+    now: u64,
+) -> Result<AccessToken, TokenFailure> {
+    if !status.is_success() {
+        return Err(refusal(status, headers, body, now));
+    }
+    let grant: Grant = serde_json::from_slice(body)
+        .map_err(|_| endpoint_failure("token endpoint's answer is not a token", FIRST_WAIT))?;
+    let bearer = bearer(&format!("Bearer {}", *grant.access_token))
+        .filter(|_| grant.token_type.eq_ignore_ascii_case("bearer"))
+        .ok_or_else(|| endpoint_failure("token endpoint's token is not a bearer token", FIRST_WAIT))?;
+    let lifetime = grant.expires_in.clamp(LIFETIME_S_MIN, LIFETIME_S_MAX);
+    let ahead = REFRESH_AHEAD_S.min(lifetime / 4);
+    let expires_at = now.saturating_add(lifetime);
+    Ok(AccessToken { bearer, refresh_at: expires_at - ahead, expires_at })
+}
+
+fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8], now: u64) -> TokenFailure {
+    let error: GrantError = serde_json::from_slice(body).unwrap_or_default();
+    let is_final = status.is_client_error()
+        && !matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
+    let (fault, first) = if is_final {
+        (CredentialFault::TokenRefused, REFUSED_WAIT)
+    } else {
+        (CredentialFault::TokenEndpoint, FIRST_WAIT)
+    };
+    let after = exchange::retry_after(headers, now).unwrap_or(first);
+    TokenFailure { fault, after, detail: Detail::answer(status, &["token", &error.error]) }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
