@@ -29,7 +29,7 @@ fn arrows() -> BTreeMap<&'static str, &'static [&'static str]> {
 }
 
 /// Tests, benches and the demo may use everything.
-const FREE: [&str; 3] = ["sealpost-benches", "sealpost-demo", "sealpost-tests"];
+const FREE: [&str; 4] = ["sealpost-benches", "sealpost-demo", "sealpost-fuzz", "sealpost-tests"];
 
 /// What opens or seals messages: none of it may be in a server.
 const DECRYPTION: [&str; 10] = [
