@@ -2,7 +2,8 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Condvar, Mutex, MutexGuard},
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use super::{EngineError, command::Job};
@@ -18,13 +19,21 @@ struct State {
     waiting: VecDeque<Box<dyn Job>>,
     /// Why nothing is taken any more.
     closed: Option<EngineError>,
-    /// Whether the writer sleeps: a wake-up is a system call, and under load there is none.
-    writer_waits: bool,
+    /// How many commands the sleeping writer waits for; 0 while it works: a wake-up is a system call, and under
+    /// load there is none.
+    wake_at: usize,
+}
+
+/// For how many commands the writer waits, and how long at the most.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Linger {
+    pub(super) enough: usize,
+    pub(super) at_most: Duration,
 }
 
 impl CommandQueue {
     pub(super) fn new(len_max: usize) -> Self {
-        let state = State { waiting: VecDeque::new(), closed: None, writer_waits: false };
+        let state = State { waiting: VecDeque::new(), closed: None, wake_at: 0 };
         Self { state: Mutex::new(state), arrival: Condvar::new(), len_max }
     }
 
@@ -37,7 +46,10 @@ impl CommandQueue {
             return Err(EngineError::Busy);
         }
         state.waiting.push_back(job);
-        let wake = std::mem::take(&mut state.writer_waits);
+        let wake = state.wake_at > 0 && state.waiting.len() >= state.wake_at;
+        if wake {
+            state.wake_at = 0;
+        }
         drop(state);
         if wake {
             self.arrival.notify_one();
@@ -45,16 +57,28 @@ impl CommandQueue {
         Ok(())
     }
 
-    /// Moves up to `count_max` commands to the end of `taken`, waiting for the first if `taken` is empty.
-    /// False when the queue is closed and both are empty.
-    pub(super) fn take(&self, taken: &mut VecDeque<Box<dyn Job>>, count_max: usize) -> bool {
+    /// Moves up to `count_max` commands to the end of `taken`. If `taken` is empty it waits for the first one, and
+    /// lingers for more. False when the queue is closed and both are empty.
+    pub(super) fn take(
+        &self,
+        taken: &mut VecDeque<Box<dyn Job>>,
+        count_max: usize,
+        linger: Option<Linger>,
+    ) -> bool {
         let mut state = self.state();
         while taken.is_empty() && state.waiting.is_empty() {
             if state.closed.is_some() {
                 return false;
             }
-            state.writer_waits = true;
-            state = self.arrival.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
+            state.wake_at = 1;
+            state = self.arrival.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        if let Some(Linger { enough, at_most }) = linger.filter(|_| taken.is_empty()) {
+            state.wake_at = enough;
+            let is_short = |state: &mut State| state.closed.is_none() && state.waiting.len() < enough;
+            let waited = self.arrival.wait_timeout_while(state, at_most, is_short);
+            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            state.wake_at = 0;
         }
         if taken.is_empty() && state.waiting.len() <= count_max {
             std::mem::swap(taken, &mut state.waiting);
@@ -69,7 +93,7 @@ impl CommandQueue {
     pub(super) fn close(&self, reason: EngineError) {
         let mut state = self.state();
         state.closed.get_or_insert(reason);
-        state.writer_waits = false;
+        state.wake_at = 0;
         drop(state);
         self.arrival.notify_one();
     }
@@ -84,6 +108,6 @@ impl CommandQueue {
 
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing panics between two changes of the state, so a poisoned lock still guards a whole one.
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

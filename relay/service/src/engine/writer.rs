@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use prometheus::IntCounter;
@@ -14,13 +14,21 @@ use super::{
     answers::Answers,
     command::{Decision, Job},
     metrics::EngineMetrics,
-    queue::CommandQueue,
+    queue::{CommandQueue, Linger},
     store::Store,
 };
 use crate::free_space::FreeSpace;
 
 /// What fjall counts for a row in a memtable besides its key and value.
 const MEMTABLE_ROW_BYTES: u64 = 64;
+
+/// Commands in the last group from which on the writer lingers: it is under load, and a commit costs the processor
+/// as much as several commands.
+const LINGER_FROM: usize = 6;
+/// Commands that are enough for a group.
+const LINGER_ENOUGH: usize = 32;
+/// The longest time from one commit to the next group, where commands wait.
+const LINGER_AT_MOST: Duration = Duration::from_millis(2);
 
 pub(super) struct Writer {
     options: Options,
@@ -36,6 +44,8 @@ pub(super) struct Writer {
     decided: Vec<Box<dyn Job>>,
     /// Bytes in each active memtable, by slot, about as fjall counts them.
     memtable_bytes: Vec<u64>,
+    /// When the last group was durable, and how many commands it had.
+    last_group: Option<(Instant, usize)>,
     /// Label look-ups of names that were seen.
     counters: HashMap<(&'static str, &'static str), IntCounter>,
 }
@@ -57,6 +67,7 @@ impl Writer {
             decided: Vec::new(),
             // What a recovery has put there is not counted: it was within the same bound before.
             memtable_bytes: vec![0; store.slot_count()],
+            last_group: None,
             counters: HashMap::new(),
             options,
             store,
@@ -79,17 +90,30 @@ impl Writer {
     }
 
     fn serve(&mut self) -> Result<(), EngineError> {
-        while self.queue.take(&mut self.taken, self.options.group_max_commands) {
+        loop {
+            let linger = self.linger();
+            if !self.queue.take(&mut self.taken, self.options.group_max_commands, linger) {
+                break;
+            }
             self.metrics.queue_commands.set(i64::try_from(self.queue.len()).unwrap_or(i64::MAX));
             self.decide_group();
             self.commit_group()?;
             for act in self.view.take_after_commit() {
                 act();
             }
+            self.last_group = Some((Instant::now(), self.decided.len()));
             self.answers.send(std::mem::take(&mut self.decided));
             self.bound_memtables()?;
         }
         self.store.sync_all().map_err(EngineError::failed)
+    }
+
+    /// For how many commands to wait under load, and how long: fewer and larger groups leave more of the processor to
+    /// those who are to make the next commands.
+    fn linger(&self) -> Option<Linger> {
+        let (durable, commands) = self.last_group.filter(|(_, commands)| *commands >= LINGER_FROM)?;
+        let at_most = LINGER_AT_MOST.saturating_sub(durable.elapsed());
+        (!at_most.is_zero()).then_some(Linger { enough: (2 * commands).min(LINGER_ENOUGH), at_most })
     }
 
     /// Runs commands until the group is full or none is left.
@@ -168,7 +192,7 @@ impl Writer {
             job.answer(Err(error.clone()));
         }
         let mut waiting = VecDeque::new();
-        while self.queue.take(&mut waiting, usize::MAX) {
+        while self.queue.take(&mut waiting, usize::MAX, None) {
             for job in waiting.drain(..) {
                 job.answer(Err(error.clone()));
             }
