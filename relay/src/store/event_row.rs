@@ -160,11 +160,10 @@ mod tests {
         let mut later = EventBatch::new(9, 120);
         later.push(&event);
         let more = decode(&later.finish(Some(&value))).unwrap();
-        assert_eq!(more.iter().map(|event| (event.id, event.time_ms)).collect::<Vec<_>>(), [
-            (7, 99),
-            (8, 99),
-            (9, 120)
-        ]);
+        assert_eq!(
+            more.iter().map(|event| (event.id, event.time_ms)).collect::<Vec<_>>(),
+            [(7, 99), (8, 99), (9, 120)]
+        );
         let events = decode(&value).unwrap();
         assert_eq!(events.iter().map(|event| event.id).collect::<Vec<_>>(), [7, 8]);
         assert_eq!(events[0].from, None);

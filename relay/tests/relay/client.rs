@@ -70,10 +70,14 @@ impl Http {
     }
 
     pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Answer {
-        let answer = self.client.request(request).await.unwrap();
-        let (parts, body) = answer.into_parts();
+        self.try_send(request).await.unwrap()
+    }
+
+    /// Nothing when the connection ends first.
+    async fn try_send(&self, request: Request<Full<Bytes>>) -> Option<Answer> {
+        let (parts, body) = self.client.request(request).await.ok()?.into_parts();
         let retry_after = parts.headers.get("retry-after").map(|value| value.to_str().unwrap().to_owned());
-        Answer { status: parts.status, retry_after, body: body.collect().await.unwrap().to_bytes() }
+        Some(Answer { status: parts.status, retry_after, body: body.collect().await.ok()?.to_bytes() })
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> http::request::Builder {
@@ -140,16 +144,14 @@ impl ApiClient {
         self.put(&format!("/v1/messages/{id}"), submission).await
     }
 
-    /// Submits to a relay that may be gone.
-    pub(crate) async fn try_submit(&self, id: TransportId, submission: &Submission) -> Option<StatusCode> {
+    /// Submits to a relay that may be gone, or answers before it has read the body: then the answer may be lost with
+    /// the connection.
+    pub(crate) async fn try_submit(&self, id: TransportId, submission: &Submission) -> Option<Answer> {
         let request = self.http.request(Method::PUT, &format!("/v1/messages/{id}"));
         let request = request.header("authorization", format!("Bearer {}", self.token));
         let request = request.header("content-type", "application/json");
         let body = Full::from(serde_json::to_vec(submission).unwrap());
-        let answer = self.http.client.request(request.body(body).unwrap()).await.ok()?;
-        let status = answer.status();
-        answer.into_body().collect().await.ok()?;
-        Some(status)
+        self.http.try_send(request.body(body).unwrap()).await
     }
 
     /// Submits, and expects it to be accepted.
