@@ -175,6 +175,7 @@ impl Keyserver {
                 () = self.shutdown.begun() => return,
                 _ = tick.tick() => {}
             }
+            self.door.forget(self.clock.now());
             for tenant in self.tenants.iter() {
                 while !self.shutdown.is_draining() {
                     match self.store.expire(tenant.id(), self.clock.now()).await {
