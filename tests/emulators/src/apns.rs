@@ -18,7 +18,9 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use crate::connection::{Delivery, Exchange, Reply};
 use crate::entropy::random;
-use crate::faults::{Outcome, Verdict};
+use crate::faults::Verdict;
+use crate::options::TokenUpdateScope;
+use crate::outcome::Outcome;
 use crate::provider_token::{ProviderSession, SigningKeys};
 use crate::record::Push;
 use crate::world::{Provider, World, lock};
@@ -60,6 +62,11 @@ pub(crate) enum Reason {
 impl Apns {
     pub(crate) fn new(world: Arc<World>, keys: SigningKeys, max_streams: u32) -> Self {
         Self { world, keys, max_streams, topics_by_token: Mutex::default() }
+    }
+
+    /// Over what a provider token may change only every 20 minutes.
+    pub(crate) fn set_token_update_scope(&self, scope: TokenUpdateScope) {
+        self.keys.set_scope(scope);
     }
 
     /// Says under which topic a token is registered.
@@ -169,7 +176,13 @@ impl Exchange for Apns {
         let id = request.headers.get(&APNS_ID).filter(|_| !id_is_bad).cloned();
         decision.reply.headers.push((APNS_ID, id.unwrap_or_else(new_uuid)));
         if first_token {
-            decision.reply.max_streams = Some(self.max_streams);
+            decision.reply.max_streams.get_or_insert(self.max_streams);
+        }
+        if self.world.dates.of(Provider::Apns) {
+            decision.reply.date(now_ms);
+        }
+        if matches!(decision.reply.delivery, Delivery::Unprocessed(_)) {
+            return decision.reply;
         }
         let keep = self.world.record.keeps();
         self.world.record.push(Push {
@@ -218,10 +231,8 @@ impl Decision {
             Self::refused(status, reason, timestamp_ms)
         };
         decision.reply.apply(outcome);
-        match decision.reply.delivery {
-            Delivery::Never => decision.reason = Some("no_answer".into()),
-            Delivery::Cut => decision.reason = Some("cut_connection".into()),
-            Delivery::Now | Delivery::After(_) => {}
+        if let Some(failure) = decision.reply.delivery.failure() {
+            decision.reason = Some(failure.into());
         }
         decision
     }

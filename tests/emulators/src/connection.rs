@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
-use h2::{Reason, RecvStream};
+use h2::{Reason, RecvStream, SendStream};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use crate::faults::{Outcome, RetryAfter};
+use crate::outcome::{GoAway, Outcome, RetryAfter};
+use crate::socket::SocketHandle;
 use crate::wire::{self, Wire, WireHandle};
 use crate::world::{Command, Provider, World};
 
@@ -52,22 +53,48 @@ pub(crate) struct Reply {
     pub(crate) delivery: Delivery,
     /// From now on the connection allows so many streams.
     pub(crate) max_streams: Option<u32>,
+    /// This is the connection's last answer.
+    pub(crate) goaway: Option<GoAway>,
 }
 
 /// How an answer is delivered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Delivery {
     Now,
     After(Duration),
     /// Not at all; the stream stays open.
     Never,
+    /// Without the second half of the body; the stream stays open.
+    Half,
     /// Not at all; the connection is closed.
     Cut,
+    /// Not at all; the connection is reset.
+    Reset,
+    /// Not at all; the stream is reset with this code.
+    ResetStream(u32),
+    /// The request is not processed: the connection has announced its end before.
+    Unprocessed(GoAway),
+}
+
+impl Delivery {
+    /// What the record calls it when there is no whole answer.
+    pub(crate) fn failure(&self) -> Option<&'static str> {
+        match self {
+            Self::Now | Self::After(_) => None,
+            Self::Never => Some("no_answer"),
+            Self::Half => Some("half_answer"),
+            Self::Cut => Some("cut_connection"),
+            Self::Reset => Some("reset_connection"),
+            Self::ResetStream(_) => Some("reset_stream"),
+            Self::Unprocessed(_) => Some("unprocessed"),
+        }
+    }
 }
 
 impl Reply {
     pub(crate) fn new(status: StatusCode, body: Bytes) -> Self {
-        Self { status, headers: Vec::new(), body, delivery: Delivery::Now, max_streams: None }
+        let headers = Vec::new();
+        Self { status, headers, body, delivery: Delivery::Now, max_streams: None, goaway: None }
     }
 
     /// Sets what a chosen outcome says beside status and reason.
@@ -79,20 +106,61 @@ impl Reply {
         if let Some(value) = retry_after {
             self.headers.push((header::RETRY_AFTER, value));
         }
+        if let Some(body) = &outcome.body {
+            self.body = Bytes::from(body.clone());
+            if !body.starts_with(['{', '[']) {
+                self.headers.retain(|(name, _)| name != header::CONTENT_TYPE);
+                self.headers
+                    .push((header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=UTF-8")));
+            }
+        }
+        self.max_streams = outcome.max_streams;
+        self.goaway.clone_from(&outcome.goaway);
         self.delivery = if outcome.cut_connection {
             Delivery::Cut
+        } else if outcome.reset_connection {
+            Delivery::Reset
         } else if outcome.no_answer {
             Delivery::Never
+        } else if outcome.half_answer {
+            Delivery::Half
+        } else if let Some(code) = outcome.reset_stream {
+            Delivery::ResetStream(code)
+        } else if let Some(goaway) = &outcome.goaway_instead {
+            Delivery::Unprocessed(goaway.clone())
         } else {
             outcome.delay().map_or(Delivery::Now, Delivery::After)
         };
     }
 
+    /// Adds a `date` header (RFC 9110, section 6.6.1).
+    pub(crate) fn date(&mut self, now_ms: u64) {
+        let now = std::time::UNIX_EPOCH.checked_add(Duration::from_millis(now_ms));
+        // A moment that no calendar has, set at the control port, gets no header.
+        let text = now.filter(|_| now_ms < MAX_DATE_MS).map(httpdate::fmt_http_date);
+        self.headers.extend(
+            text.and_then(|text| HeaderValue::from_str(&text).ok()).map(|value| (header::DATE, value)),
+        );
+    }
+
+    /// Status and headers, as a response without its body.
+    pub(crate) fn take_head(&mut self) -> Response<()> {
+        let mut head = Response::new(());
+        *head.status_mut() = self.status;
+        let headers = std::mem::take(&mut self.headers);
+        head.headers_mut().extend(headers.into_iter().map(|(name, value)| (Some(name), value)));
+        head
+    }
+
+    pub(crate) fn first_half(&self) -> Bytes {
+        self.body.slice(..self.body.len() / 2)
+    }
+
     /// The status that the client will see, if it sees one.
     pub(crate) fn recorded_status(&self) -> Option<u16> {
         match self.delivery {
-            Delivery::Now | Delivery::After(_) => Some(self.status.as_u16()),
-            Delivery::Never | Delivery::Cut => None,
+            Delivery::Now | Delivery::After(_) | Delivery::Half => Some(self.status.as_u16()),
+            _ => None,
         }
     }
 }
@@ -100,42 +168,62 @@ impl Reply {
 /// Bodies are read up to here; every limit of the protocols is below.
 pub(crate) const MAX_BODY: usize = 16 * 1024;
 
-/// Serves a connection until it ends.
+/// Serves a connection until it ends. `window`: octets of a body that may be under way on a stream.
 pub(crate) async fn serve<E: Exchange, S>(
     io: S,
+    socket: SocketHandle,
     exchange: &E,
     mut commands: UnboundedReceiver<Command>,
+    window: Option<u32>,
 ) -> Result<(), h2::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let (wire, handle) = wire::wrap(io, exchange.initial_streams());
-    let inner = h2::server::Builder::new()
-        .max_header_list_size(MAX_HEADER_LIST)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .handshake(wire)
-        .await?;
+    let mut builder = h2::server::Builder::new();
+    builder.max_header_list_size(MAX_HEADER_LIST).initial_connection_window_size(CONNECTION_WINDOW);
+    if let Some(window) = window {
+        builder.initial_window_size(window);
+    }
+    let inner = builder.handshake(wire).await?;
     let mut connection = Connection {
         inner,
         wire: handle,
+        socket,
         exchange,
         session: E::Session::default(),
         receiving: Vec::new(),
         unanswered: Vec::new(),
+        half_sent: Vec::new(),
+        decided: 0,
+        last_stream: None,
         cut: false,
     };
-    poll_fn(|cx| connection.poll(cx, &mut commands)).await
+    poll_fn(|cx| connection.poll(cx, &mut commands)).await?;
+    if connection.last_stream.is_some() && !connection.cut {
+        // The peer reads the GOAWAY and closes. If it does not, we do; at once would be too early, as bytes
+        // that come in for a closed socket make the system throw away what the peer has not read yet.
+        let _ = tokio::time::timeout(LINGER, poll_fn(|cx| connection.poll_lingering(cx))).await;
+    }
+    Ok(())
 }
 
 struct Connection<'a, E: Exchange, S> {
     inner: h2::server::Connection<Wire<S>, Bytes>,
     wire: WireHandle,
+    socket: SocketHandle,
     exchange: &'a E,
     session: E::Session,
     /// Requests whose body has not arrived completely.
     receiving: Vec<Receiving>,
     /// Requests that get no answer: dropping them would reset their streams.
     unanswered: Vec<SendResponse<Bytes>>,
+    /// Answers that stay without their end: dropping them would reset their streams.
+    half_sent: Vec<SendStream<Bytes>>,
+    /// The highest stream whose request was decided.
+    decided: u32,
+    /// After a GOAWAY of ours: streams above this one are not processed.
+    last_stream: Option<u32>,
     /// The connection is to be closed without another word.
     cut: bool,
 }
@@ -155,6 +243,9 @@ impl<E: Exchange, S: AsyncRead + AsyncWrite + Unpin> Connection<'_, E, S> {
     ) -> Poll<Result<(), h2::Error>> {
         while let Poll::Ready(Some(command)) = commands.poll_recv(cx) {
             self.obey(command);
+        }
+        if self.cut {
+            return Poll::Ready(Ok(()));
         }
         self.wire.cork();
         loop {
@@ -191,7 +282,21 @@ impl<E: Exchange, S: AsyncRead + AsyncWrite + Unpin> Connection<'_, E, S> {
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
+            Poll::Pending if self.last_stream.is_some_and(|last| self.wire.is_done_up_to(last)) => {
+                Poll::Ready(Ok(()))
+            }
             Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Takes what the peer still sends, until it closes.
+    fn poll_lingering(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match self.inner.poll_accept(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(Ok((_, respond)))) => self.leave_unprocessed(respond),
+                Poll::Ready(None | Some(Err(_))) => return Poll::Ready(()),
+            }
         }
     }
 
@@ -205,7 +310,40 @@ impl<E: Exchange, S: AsyncRead + AsyncWrite + Unpin> Connection<'_, E, S> {
                 self.wire.set_goaway_debug_data(debug_data);
                 self.inner.graceful_shutdown();
             }
+            Command::Leave(goaway) => self.leave(&goaway),
+            Command::Cut { reset } => self.cut(reset),
+            Command::MaxStreams(max_streams) => self.wire.set_max_streams(max_streams),
+            Command::Reading(reading) => self.socket.set_reading(reading),
         }
+    }
+
+    fn cut(&mut self, reset: bool) {
+        if reset {
+            self.socket.reset_at_end();
+        }
+        self.cut = true;
+    }
+
+    /// Announces the end. What was not decided by now is not processed.
+    fn leave(&mut self, goaway: &GoAway) {
+        if self.last_stream.is_some() {
+            return;
+        }
+        let debug_data = goaway.debug_data.as_deref().or(self.exchange.goaway_debug_data());
+        self.wire.send_goaway(goaway, debug_data.unwrap_or_default().as_bytes(), self.decided);
+        self.last_stream = Some(self.decided);
+        let (receiving, unprocessed) = std::mem::take(&mut self.receiving)
+            .into_iter()
+            .partition(|receiving| u32::from(receiving.respond.stream_id()) <= self.decided);
+        self.receiving = receiving;
+        for receiving in unprocessed {
+            self.leave_unprocessed(receiving.respond);
+        }
+    }
+
+    fn leave_unprocessed(&mut self, respond: SendResponse<Bytes>) {
+        self.exchange.world().record.unprocessed_stream(self.exchange.provider());
+        self.unanswered.push(respond);
     }
 
     fn accept(
@@ -218,6 +356,9 @@ impl<E: Exchange, S: AsyncRead + AsyncWrite + Unpin> Connection<'_, E, S> {
             self.exchange.world().record.refused_stream(self.exchange.provider());
             respond.send_reset(Reason::REFUSED_STREAM);
             return;
+        }
+        if self.last_stream.is_some_and(|last| u32::from(respond.stream_id()) > last) {
+            return self.leave_unprocessed(respond);
         }
         let (request, body) = request.into_parts();
         let mut receiving = Receiving { request, body, received: BytesMut::new(), respond };
@@ -248,10 +389,18 @@ impl<E: Exchange, S: AsyncRead + AsyncWrite + Unpin> Connection<'_, E, S> {
         busy
     }
 
-    fn answer(&mut self, request: &Parts, body: Bytes, respond: SendResponse<Bytes>) {
+    fn answer(&mut self, request: &Parts, body: Bytes, mut respond: SendResponse<Bytes>) {
         let mut reply = self.exchange.answer(&mut self.session, request, body);
+        if let Delivery::Unprocessed(goaway) = &reply.delivery {
+            self.leave(goaway);
+            return self.leave_unprocessed(respond);
+        }
+        self.decided = self.decided.max(respond.stream_id().into());
         if let Some(max_streams) = reply.max_streams.take() {
             self.wire.set_max_streams(max_streams);
+        }
+        if let Some(goaway) = reply.goaway.take() {
+            self.leave(&goaway);
         }
         match reply.delivery {
             Delivery::Now => send(respond, reply),
@@ -261,8 +410,11 @@ impl<E: Exchange, S: AsyncRead + AsyncWrite + Unpin> Connection<'_, E, S> {
                     send(respond, reply);
                 });
             }
-            Delivery::Never => self.unanswered.push(respond),
-            Delivery::Cut => self.cut = true,
+            Delivery::Never | Delivery::Unprocessed(_) => self.unanswered.push(respond),
+            Delivery::Half => self.half_sent.extend(send_half(respond, reply)),
+            Delivery::Cut => self.cut(false),
+            Delivery::Reset => self.cut(true),
+            Delivery::ResetStream(code) => respond.send_reset(code.into()),
         }
     }
 }
@@ -291,20 +443,29 @@ impl Receiving {
 }
 
 /// Sends an answer. It fails only when the peer has gone or has given the request up.
-fn send(mut respond: SendResponse<Bytes>, reply: Reply) {
-    let mut response = Response::new(());
-    *response.status_mut() = reply.status;
-    response.headers_mut().extend(reply.headers.into_iter().map(|(name, value)| (Some(name), value)));
+fn send(mut respond: SendResponse<Bytes>, mut reply: Reply) {
+    let head = reply.take_head();
     let sent = if reply.body.is_empty() {
-        respond.send_response(response, true).map(drop)
+        respond.send_response(head, true).map(drop)
     } else {
-        respond.send_response(response, false).and_then(|mut stream| stream.send_data(reply.body, true))
+        respond.send_response(head, false).and_then(|mut stream| stream.send_data(reply.body, true))
     };
     if let Err(error) = sent {
         tracing::debug!(%error, "the answer could not be sent");
     }
 }
 
+/// Sends an answer without the second half of its body. It fails as `send` does.
+fn send_half(mut respond: SendResponse<Bytes>, mut reply: Reply) -> Option<SendStream<Bytes>> {
+    let mut stream = respond.send_response(reply.take_head(), false).ok()?;
+    stream.send_data(reply.first_half(), false).ok()?;
+    Some(stream)
+}
+
+/// How long the peer may take to close a connection that has announced its end and has nothing more to say.
+const LINGER: Duration = Duration::from_secs(1);
+/// The end of the year 9999, the last one that a `date` header can name.
+const MAX_DATE_MS: u64 = 253_402_300_800_000;
 const MAX_HEADER_LIST: u32 = 16 * 1024;
 /// Room for the bodies of a thousand streams.
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;

@@ -19,10 +19,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::emulator::Shared;
-use crate::faults::{Outcome, OutcomeError};
 use crate::listener::stopped;
+use crate::options::TokenUpdateScope;
+use crate::outcome::{GoAway, Outcome, OutcomeError, Reading, check_debug_data};
 use crate::record::{Page, Push, Query};
-use crate::world::Provider;
+use crate::world::{Command, Provider};
 
 /// Serves the control interface until told to stop.
 pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
@@ -134,10 +135,27 @@ async fn act(shared: &Shared, request: &Parts, body: &[u8]) -> Result<Value, Con
             shared.oauth.revoke_all();
             Ok(json!({}))
         }
-        (&Method::POST, "/goaway") => {
-            let goaway: GoAway = parse(body)?;
-            let told = shared.goaway(pushing(goaway.provider)?, goaway.debug_data);
-            Ok(json!({ "connections": told }))
+        (&Method::POST, "/connections") => {
+            world.connection_faults.add(parse(body)?)?;
+            Ok(json!({}))
+        }
+        (&Method::DELETE, "/connections") => {
+            world.connection_faults.clear();
+            Ok(json!({}))
+        }
+        (&Method::POST, "/goaway" | "/cut" | "/max-streams" | "/reading") => {
+            let (provider, command) = order(request.uri.path(), body)?;
+            Ok(json!({ "connections": shared.command(provider, &command) }))
+        }
+        (&Method::POST, "/token-updates") => {
+            let updates: TokenUpdates = parse(body)?;
+            shared.apns.set_token_update_scope(updates.scope);
+            Ok(json!({}))
+        }
+        (&Method::POST, "/date") => {
+            let date: Date = parse(body)?;
+            world.dates.set(date.provider, date.send);
+            Ok(json!({}))
         }
         (&Method::POST, "/reset") => {
             world.record.reset();
@@ -155,6 +173,36 @@ async fn act(shared: &Shared, request: &Parts, body: &[u8]) -> Result<Value, Con
         }
         _ => Err(ControlError::NotFound),
     }
+}
+
+/// An order for the open connections of a provider.
+fn order(path: &str, body: &[u8]) -> Result<(Provider, Command), ControlError> {
+    let (provider, command) = match path {
+        "/cut" => {
+            let cut: Cut = parse(body)?;
+            (cut.provider, Command::Cut { reset: cut.reset })
+        }
+        "/max-streams" => {
+            let streams: MaxStreams = parse(body)?;
+            (streams.provider, Command::MaxStreams(streams.max_streams))
+        }
+        "/reading" => {
+            let pace: Pace = parse(body)?;
+            pace.reading.check()?;
+            (pace.provider, Command::Reading(pace.reading))
+        }
+        _ => {
+            let order: GoAwayOrder = parse(body)?;
+            if let Some(goaway) = order.at_once {
+                goaway.check()?;
+                (order.provider, Command::Leave(goaway))
+            } else {
+                check_debug_data(order.debug_data.as_deref())?;
+                (order.provider, Command::GoAway { debug_data: order.debug_data })
+            }
+        }
+    };
+    Ok((pushing(provider)?, command))
 }
 
 async fn pushes(shared: &Shared, text: &str) -> Result<Value, ControlError> {
@@ -238,10 +286,47 @@ struct Registration {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct GoAway {
+struct GoAwayOrder {
     provider: Provider,
     #[serde(default)]
     debug_data: Option<String>,
+    #[serde(default)]
+    at_once: Option<GoAway>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Cut {
+    provider: Provider,
+    #[serde(default)]
+    reset: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MaxStreams {
+    provider: Provider,
+    max_streams: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pace {
+    provider: Provider,
+    reading: Reading,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokenUpdates {
+    scope: TokenUpdateScope,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Date {
+    provider: Provider,
+    send: bool,
 }
 
 #[derive(Deserialize)]
@@ -277,9 +362,21 @@ fn help(shared: &Shared) -> Value {
                     "reason": "APNs reason, FCM errorCode (or ACCESS_TOKEN_EXPIRED), OAuth error",
                     "retry_after": "seconds, or a text",
                     "timestamp_ms": "timestamp of an APNs 410; now when absent",
+                    "details": "FCM's error.details: fcm_error (when absent) | none | error_info | \
+                                quota_failure | bad_request",
+                    "body": "the answer's body as it is, whatever the status",
                     "delay_ms": "hold the answer back",
-                    "no_answer": "true: never answer",
-                    "cut_connection": "true: close the connection instead",
+                    "max_streams": "MAX_CONCURRENT_STREAMS of the connection from this answer on",
+                    "goaway": "{frames?, error_code?, debug_data?}: GOAWAY; this request is the last one \
+                               answered",
+                    "and one of": {
+                        "no_answer": "true: never answer",
+                        "half_answer": "true: send the headers and half the body, and no more",
+                        "cut_connection": "true: close the connection",
+                        "reset_connection": "true: reset it (TCP RST)",
+                        "reset_stream": "HTTP/2 error code, e.g. 7 (REFUSED_STREAM)",
+                        "goaway_instead": "as goaway; this request and all later ones are not processed",
+                    },
                     "count": "for so many requests; until cleared when absent",
                 },
                 "example": { "provider": "apns", "status": 503, "retry_after": 2, "count": 3 },
@@ -287,9 +384,30 @@ fn help(shared: &Shared) -> Value {
             "DELETE /outcomes": "usual answers again",
             "POST /dead": "{provider, token, timestamp_ms?}: the token is gone (410 / 404 UNREGISTERED)",
             "DELETE /dead": "all device tokens live again",
-            "POST /tokens": "{token, topic}: registers an APNs token under a topic, for which alone it is then",
+            "POST /tokens": "{token, topic}: registers an APNs token under a topic, for which alone it then is",
             "DELETE /access-tokens": "no FCM access token is known any more: the next send gets 401",
-            "POST /goaway": "{provider, debug_data?}: ends all connections gracefully; answers how many",
+            "POST /connections": {
+                "does": "chooses how new connections of a provider are received, one after the other",
+                "fields": {
+                    "provider": "apns | fcm",
+                    "reception": "reset | no_handshake | no_settings | \
+                                  {goaway_instead_of_settings: {frames?, error_code?, debug_data?}} | \
+                                  {window: octets of a body that may be under way} | \
+                                  {reading: stopped | {bytes_per_second: N}}",
+                    "count": "for so many connections; until cleared when absent",
+                },
+            },
+            "DELETE /connections": "new connections are received as usual again",
+            "POST /goaway": "{provider, debug_data?}: ends all connections gracefully; answers how many. \
+                             {provider, at_once: {frames?, error_code?, debug_data?}}: what is not decided by \
+                             now is not processed",
+            "POST /cut": "{provider, reset?}: closes or (reset: true) resets all connections",
+            "POST /max-streams": "{provider, max_streams}: announced on all open connections",
+            "POST /reading": "{provider, reading}: usual | stopped | {bytes_per_second: N}, for all open \
+                              connections",
+            "POST /token-updates": "{scope: connection | team}: over what an APNs provider token may change \
+                                    only every 20 minutes",
+            "POST /date": "{provider, send}: whether answers carry a date header",
             "POST /reset": "forgets requests and counts; numbers begin at 1 again. Outcomes stay",
             "POST /record": "{bodies: false}: only count from now on; true: record again",
             "POST /clock": "{shift_ms}: moves the emulators' clock away from the machine's",

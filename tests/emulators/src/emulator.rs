@@ -13,15 +13,16 @@ use crate::apns::Apns;
 use crate::clock::ShiftedClock;
 use crate::control;
 use crate::credentials::{Addresses, Credentials, Manifest};
-use crate::faults::{FaultTable, Outcome, OutcomeError};
+use crate::faults::{ConnectionFaults, FaultTable};
 use crate::fcm::Fcm;
 use crate::listener;
 use crate::oauth::TokenEndpoint;
-use crate::options::Options;
+use crate::options::{Options, TokenUpdateScope};
+use crate::outcome::{ConnectionFault, GoAway, Outcome, OutcomeError, Reading};
 use crate::provider_token::SigningKeys;
 use crate::record::{Counts, Push, Query, Recorder};
 use crate::tls::{H2, HTTP_1_1};
-use crate::world::{Command, Connections, Provider, World};
+use crate::world::{Command, Connections, Dates, Provider, World};
 
 /// The emulators, running on the current tokio runtime. Dropping them closes everything at once.
 pub struct Emulator {
@@ -101,6 +102,8 @@ impl Emulator {
         let world = Arc::new(World {
             clock: ShiftedClock::new(options.clock),
             faults: FaultTable::default(),
+            connection_faults: ConnectionFaults::default(),
+            dates: Dates::default(),
             record: Recorder::new(options.record_bodies),
             connections: Connections::default(),
         });
@@ -163,6 +166,19 @@ impl Emulator {
         self.shared.world.faults.clear_outcomes();
     }
 
+    /// Chooses how new connections are received.
+    ///
+    /// # Errors
+    /// See [`OutcomeError`].
+    pub fn set_connection_fault(&self, fault: ConnectionFault) -> Result<(), OutcomeError> {
+        self.shared.world.connection_faults.add(fault)
+    }
+
+    /// New connections are received as usual again.
+    pub fn clear_connection_faults(&self) {
+        self.shared.world.connection_faults.clear();
+    }
+
     /// Declares a device token dead since a moment (epoch milliseconds; now when absent).
     ///
     /// # Errors
@@ -196,6 +212,48 @@ impl Emulator {
     /// the GOAWAY frame says.
     pub fn goaway(&self, provider: Provider, debug_data: Option<String>) -> usize {
         self.shared.goaway(provider, debug_data)
+    }
+
+    /// Sends GOAWAY frames on all connections of a provider at once: what is decided by now is still
+    /// answered, what is not is not processed. Returns how many connections there were.
+    ///
+    /// # Errors
+    /// See [`OutcomeError`].
+    pub fn goaway_at_once(&self, provider: Provider, goaway: GoAway) -> Result<usize, OutcomeError> {
+        goaway.check()?;
+        Ok(self.shared.command(provider, &Command::Leave(goaway)))
+    }
+
+    /// Ends all connections of a provider without a word, closed or (TCP RST) reset; returns how many there
+    /// were.
+    pub fn cut_connections(&self, provider: Provider, reset: bool) -> usize {
+        self.shared.command(provider, &Command::Cut { reset })
+    }
+
+    /// Announces a new MAX_CONCURRENT_STREAMS on all open connections of a provider; returns how many there
+    /// were. Streams that are open stay open.
+    pub fn set_max_streams(&self, provider: Provider, max_streams: u32) -> usize {
+        self.shared.command(provider, &Command::MaxStreams(max_streams))
+    }
+
+    /// Reads all open connections of a provider like this from now on; returns how many there were.
+    ///
+    /// # Errors
+    /// [`OutcomeError::Reading`].
+    pub fn set_reading(&self, provider: Provider, reading: Reading) -> Result<usize, OutcomeError> {
+        reading.check()?;
+        Ok(self.shared.command(provider, &Command::Reading(reading)))
+    }
+
+    /// Over what a provider token may change only every 20 minutes; what was shown before is forgotten.
+    pub fn set_token_update_scope(&self, scope: TokenUpdateScope) {
+        self.shared.apns.set_token_update_scope(scope);
+    }
+
+    /// Whether answers of a provider carry a `date` header, which follows the emulators' clock. FCM and the
+    /// token endpoint send it unless told otherwise, APNs only when told so.
+    pub fn send_date(&self, provider: Provider, send: bool) {
+        self.shared.world.dates.set(provider, send);
     }
 
     /// Answers by provider, status and reason.
@@ -264,9 +322,14 @@ impl Shared {
     }
 
     pub(crate) fn goaway(&self, provider: Provider, debug_data: Option<String>) -> usize {
+        self.command(provider, &Command::GoAway { debug_data })
+    }
+
+    /// Gives all connections of a provider an order; returns how many there were.
+    pub(crate) fn command(&self, provider: Provider, command: &Command) -> usize {
         // The token endpoint lives on FCM's connections.
         let provider = if provider == Provider::Oauth { Provider::Fcm } else { provider };
-        self.world.connections.command(provider, &Command::GoAway { debug_data })
+        self.world.connections.command(provider, command)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The fault table: what happens to a request that has passed the protocol checks.
+//! The fault table: what happens to a request that has passed the protocol checks, and to a new connection.
 //!
 //! It knows nothing of the protocols: it says which outcome applies to which token, how often, and which
 //! tokens are dead. How an outcome looks on the wire is the provider's business.
@@ -6,122 +6,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
+use crate::outcome::{ConnectionFault, Outcome, OutcomeError, Reception};
 use crate::world::{Provider, lock};
-
-/// A chosen outcome for requests to a provider.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Outcome {
-    /// Which emulator it is for.
-    pub provider: Provider,
-    /// The device token it is for; absent: every token. A rule for one token goes before a rule for all.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token: Option<String>,
-    /// HTTP status of the answer, 200 when absent.
-    #[serde(default = "status_ok")]
-    pub status: u16,
-    /// APNs `reason`, FCM `errorCode`, OAuth `error`; absent: the usual one of the status.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// Value of a `retry-after` header.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry_after: Option<RetryAfter>,
-    /// APNs 410: `timestamp` of the body, in epoch milliseconds; absent: now.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timestamp_ms: Option<u64>,
-    /// How long the answer is held back.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub delay_ms: Option<u64>,
-    /// The request is taken and never answered.
-    #[serde(default)]
-    pub no_answer: bool,
-    /// The connection is closed without an answer, and without a GOAWAY.
-    #[serde(default)]
-    pub cut_connection: bool,
-    /// How many requests it applies to; absent: until cleared.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub count: Option<u32>,
-}
-
-/// `retry-after`: seconds, or any text (an HTTP date, or rubbish).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum RetryAfter {
-    /// Delay in seconds.
-    Seconds(u64),
-    /// The header's value as it is.
-    Text(String),
-}
-
-/// Why an outcome was not taken. Asking again does not help.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum OutcomeError {
-    /// Not a final HTTP status.
-    #[error("status {0} is not between 200 and 599")]
-    Status(u16),
-    /// Longer than ten minutes.
-    #[error("delay_ms is more than {MAX_DELAY_MS}")]
-    Delay,
-    /// A count of nothing.
-    #[error("count is 0: leave it out, or say how many requests it is for")]
-    Count,
-    /// Not a header value.
-    #[error("retry_after cannot be a header value")]
-    RetryAfter,
-    /// OAuth requests carry no device token.
-    #[error("an outcome for oauth cannot name a token")]
-    Token,
-    /// Too many rules.
-    #[error("more than {MAX_RULES} outcomes; clear some first")]
-    Full,
-}
-
-impl Outcome {
-    /// An outcome for every token, until cleared.
-    pub fn new(provider: Provider, status: u16) -> Self {
-        Self {
-            provider,
-            token: None,
-            status,
-            reason: None,
-            retry_after: None,
-            timestamp_ms: None,
-            delay_ms: None,
-            no_answer: false,
-            cut_connection: false,
-            count: None,
-        }
-    }
-
-    pub(crate) fn delay(&self) -> Option<Duration> {
-        self.delay_ms.filter(|delay| *delay > 0).map(Duration::from_millis)
-    }
-
-    fn check(&self) -> Result<(), OutcomeError> {
-        if !(200..=599).contains(&self.status) {
-            return Err(OutcomeError::Status(self.status));
-        }
-        if self.delay_ms.is_some_and(|delay| delay > MAX_DELAY_MS) {
-            return Err(OutcomeError::Delay);
-        }
-        if self.count == Some(0) {
-            return Err(OutcomeError::Count);
-        }
-        if let Some(RetryAfter::Text(text)) = &self.retry_after
-            && http::HeaderValue::from_str(text).is_err()
-        {
-            return Err(OutcomeError::RetryAfter);
-        }
-        if self.provider == Provider::Oauth && self.token.is_some() {
-            return Err(OutcomeError::Token);
-        }
-        Ok(())
-    }
-}
 
 /// What the fault table says about a request.
 #[derive(Debug, PartialEq, Eq)]
@@ -134,7 +21,7 @@ pub(crate) enum Verdict {
     Chosen(Box<Outcome>),
 }
 
-/// Outcomes and dead tokens.
+/// Outcomes, dead tokens, and what awaits new connections.
 #[derive(Default)]
 pub(crate) struct FaultTable {
     /// False while the table is empty, so that the usual request takes no lock.
@@ -149,6 +36,50 @@ struct Rules {
     /// Number of outcomes in all queues.
     outcome_count: usize,
     dead: HashMap<(Provider, String), u64>,
+}
+
+/// What awaits the next connections of a provider: used up from the front.
+#[derive(Default)]
+pub(crate) struct ConnectionFaults {
+    queues: Mutex<HashMap<Provider, VecDeque<ConnectionFault>>>,
+}
+
+impl ConnectionFaults {
+    /// Adds a fault. Faults of a provider apply one after the other; one without a count lasts until cleared,
+    /// or until the next one replaces it.
+    pub(crate) fn add(&self, fault: ConnectionFault) -> Result<(), OutcomeError> {
+        fault.check()?;
+        let mut queues = lock(&self.queues);
+        let queue = queues.entry(fault.provider).or_default();
+        if queue.back().is_some_and(|last| last.count.is_none()) {
+            queue.pop_back();
+        }
+        if queue.len() >= MAX_CONNECTION_FAULTS {
+            return Err(OutcomeError::Full);
+        }
+        queue.push_back(fault);
+        Ok(())
+    }
+
+    /// New connections are received as usual again.
+    pub(crate) fn clear(&self) {
+        lock(&self.queues).clear();
+    }
+
+    /// How the next connection is received; uses up one of a counted fault.
+    pub(crate) fn take(&self, provider: Provider) -> Option<Reception> {
+        let mut queues = lock(&self.queues);
+        let queue = queues.get_mut(&provider)?;
+        let fault = queue.front_mut()?;
+        let reception = fault.reception.clone();
+        if let Some(left) = &mut fault.count {
+            *left -= 1;
+            if *left == 0 {
+                queue.pop_front();
+            }
+        }
+        Some(reception)
+    }
 }
 
 impl FaultTable {
@@ -233,12 +164,8 @@ impl Rules {
     }
 }
 
-fn status_ok() -> u16 {
-    200
-}
-
 const MAX_RULES: usize = 200_000;
-const MAX_DELAY_MS: u64 = 600_000;
+const MAX_CONNECTION_FAULTS: usize = 1000;
 
 #[cfg(test)]
 mod tests {
@@ -275,21 +202,17 @@ mod tests {
     }
 
     #[test]
-    fn outcomes_that_make_no_sense_are_refused() {
-        let table = FaultTable::default();
-        let base = Outcome::new(Provider::Fcm, 503);
-        let refusals = [
-            (Outcome { status: 101, ..base.clone() }, OutcomeError::Status(101)),
-            (Outcome { count: Some(0), ..base.clone() }, OutcomeError::Count),
-            (Outcome { delay_ms: Some(MAX_DELAY_MS + 1), ..base.clone() }, OutcomeError::Delay),
-            (
-                Outcome { retry_after: Some(RetryAfter::Text("\n".into())), ..base.clone() },
-                OutcomeError::RetryAfter,
-            ),
-            (Outcome { provider: Provider::Oauth, token: Some("t".into()), ..base }, OutcomeError::Token),
-        ];
-        for (outcome, error) in refusals {
-            assert_eq!(table.add(outcome), Err(error));
-        }
+    fn connections_use_faults_up_in_order() {
+        let faults = ConnectionFaults::default();
+        let fault = |reception, count| ConnectionFault { provider: Provider::Apns, reception, count };
+        faults.add(fault(Reception::Reset, Some(1))).unwrap();
+        faults.add(fault(Reception::NoSettings, None)).unwrap();
+        faults.add(fault(Reception::NoHandshake, None)).unwrap();
+        assert_eq!(faults.take(Provider::Fcm), None);
+        assert_eq!(faults.take(Provider::Apns), Some(Reception::Reset));
+        assert_eq!(faults.take(Provider::Apns), Some(Reception::NoHandshake));
+        assert_eq!(faults.take(Provider::Apns), Some(Reception::NoHandshake));
+        faults.clear();
+        assert_eq!(faults.take(Provider::Apns), None);
     }
 }

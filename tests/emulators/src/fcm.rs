@@ -14,9 +14,10 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::connection::{Delivery, Exchange, Reply};
-use crate::faults::{Outcome, Verdict};
+use crate::faults::Verdict;
 use crate::fcm_message::{self, Violation};
 use crate::oauth::TokenEndpoint;
+use crate::outcome::{Details, Outcome};
 use crate::provider_token::bearer;
 use crate::record::Push;
 use crate::world::{Provider, World};
@@ -81,7 +82,9 @@ impl Fcm {
     fn decide(&self, token: &str) -> Decision {
         match self.world.faults.judge(Provider::Fcm, token) {
             Verdict::Usual => self.accepted(),
-            Verdict::Dead(_) => fcm_error(StatusCode::NOT_FOUND, "UNREGISTERED".into()),
+            Verdict::Dead(_) => {
+                fcm_error(StatusCode::NOT_FOUND, "UNREGISTERED".into(), Details::FcmError, &self.project_id)
+            }
             Verdict::Chosen(outcome) => self.chosen(&outcome),
         }
     }
@@ -91,17 +94,16 @@ impl Fcm {
         let mut decision = if status == StatusCode::OK {
             self.accepted()
         } else {
-            match outcome.reason.as_deref() {
-                Some("ACCESS_TOKEN_EXPIRED") => Refusal::TokenExpired.decision(),
-                Some(reason) => fcm_error(status, Cow::Owned(reason.to_owned())),
-                None => fcm_error(status, usual_error_code(status).into()),
+            let details = outcome.details.unwrap_or(Details::FcmError);
+            match outcome.reason.clone() {
+                Some(reason) if reason == "ACCESS_TOKEN_EXPIRED" => Refusal::TokenExpired.decision(),
+                Some(reason) => fcm_error(status, reason.into(), details, &self.project_id),
+                None => fcm_error(status, usual_reason(status, details).into(), details, &self.project_id),
             }
         };
         decision.reply.apply(outcome);
-        match decision.reply.delivery {
-            Delivery::Never => decision.reason = Some("no_answer".into()),
-            Delivery::Cut => decision.reason = Some("cut_connection".into()),
-            Delivery::Now | Delivery::After(_) => {}
+        if let Some(failure) = decision.reply.delivery.failure() {
+            decision.reason = Some(failure.into());
         }
         decision
     }
@@ -135,13 +137,19 @@ impl Exchange for Fcm {
             return self.oauth.answer(request, &body);
         }
         let now_ms = self.world.clock.now_ms();
-        let (token, decision) = match self.check(request, &body, now_ms) {
+        let (token, mut decision) = match self.check(request, &body, now_ms) {
             Ok(token) => {
                 let decision = self.decide(&token);
                 (token, decision)
             }
             Err(refusal) => (String::new(), refusal.decision()),
         };
+        if self.world.dates.of(Provider::Fcm) {
+            decision.reply.date(now_ms);
+        }
+        if matches!(decision.reply.delivery, Delivery::Unprocessed(_)) {
+            return decision.reply;
+        }
         let keep = self.world.record.keeps();
         self.world.record.push(Push {
             sequence: 0,
@@ -237,7 +245,12 @@ fn error_info(reason: &str, domain: &str) -> Value {
     })
 }
 
-fn fcm_error(status: StatusCode, error_code: Cow<'static, str>) -> Decision {
+fn fcm_error(
+    status: StatusCode,
+    error_code: Cow<'static, str>,
+    details: Details,
+    project_id: &str,
+) -> Decision {
     let message = match &*error_code {
         "UNREGISTERED" => "Requested entity was not found.",
         "SENDER_ID_MISMATCH" => "SenderId mismatch",
@@ -248,7 +261,26 @@ fn fcm_error(status: StatusCode, error_code: Cow<'static, str>) -> Decision {
         "INVALID_ARGUMENT" => "The registration token is not a valid FCM registration token",
         _ => "Error.",
     };
-    let details = json!([{ "@type": FCM_ERROR, "errorCode": error_code }]);
+    let fcm_error = json!({ "@type": FCM_ERROR, "errorCode": error_code });
+    let details = match details {
+        Details::None => json!([]),
+        Details::FcmError => json!([fcm_error]),
+        Details::ErrorInfo => json!([error_info(&error_code, "googleapis.com")]),
+        Details::QuotaFailure => {
+            let violation = json!({
+                "subject": format!("project:{project_id}"),
+                "description": "Messages per minute exceeded.",
+            });
+            json!([
+                fcm_error,
+                { "@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [violation] },
+            ])
+        }
+        Details::BadRequest => json!([{
+            "@type": "type.googleapis.com/google.rpc.BadRequest",
+            "fieldViolations": [{ "field": "message.token", "description": message }],
+        }]),
+    };
     Decision { reply: reply(status, &error_body(status, message, &details)), reason: Some(error_code) }
 }
 
@@ -289,7 +321,15 @@ fn canonical_code(status: StatusCode) -> &'static str {
     }
 }
 
-fn usual_error_code(status: StatusCode) -> &'static str {
+fn usual_reason(status: StatusCode, details: Details) -> &'static str {
+    if details == Details::ErrorInfo {
+        match status.as_u16() {
+            401 => return "ACCESS_TOKEN_TYPE_UNSUPPORTED",
+            403 => return "SERVICE_DISABLED",
+            429 => return "RATE_LIMIT_EXCEEDED",
+            _ => {}
+        }
+    }
     match status.as_u16() {
         400 => "INVALID_ARGUMENT",
         401 => "THIRD_PARTY_AUTH_ERROR",

@@ -4,17 +4,20 @@
 //! A fault table, steered from a control port, decides what happens to requests that pass the checks. All are
 //! recorded.
 //!
-//! **In scope:** request checks, provider tokens, OAuth access tokens, stream limits, GOAWAY, dead tokens,
-//! chosen answers, delays, silence, cut connections.
+//! **In scope:** request checks, provider tokens, OAuth access tokens, stream limits that change, GOAWAY with
+//! and without requests that are not processed, dead tokens, chosen answers (whole, half, rubbish), delays,
+//! silence, cut and reset connections, peers that stop reading, and connections that are received in bad ways.
 //!
-//! **Out of scope:** delivery to a phone, quotas, notification storage, certificate-based authentication.
+//! **Out of scope:** delivery to a phone, quotas that are counted, notification storage, certificate-based
+//! authentication.
 //!
 //! Architecture invariant: this crate depends on no other Sealpost crate, so that an error in the product
 //! cannot hide in the thing that tests it.
 //!
 //! A request flows `connection` (HTTP/2) → `apns` or `fcm` (protocol checks) → `faults` (chosen outcome) →
-//! `record` → answer. `wire` sits under the HTTP/2 library and owns what that library cannot do: SETTINGS that
-//! change during a connection, and GOAWAY with debug data.
+//! `record` → answer. `wire` sits under the HTTP/2 library and owns what that library cannot do:
+//! SETTINGS that change during a connection, GOAWAY with debug data and any last-stream-id. `socket` sits under
+//! TLS and reads as slowly as told.
 //!
 //! ```no_run
 //! # async fn demo() -> Result<(), Box<dyn std::error::Error>> {
@@ -44,8 +47,10 @@ mod jws;
 mod listener;
 mod oauth;
 mod options;
+mod outcome;
 mod provider_token;
 mod record;
+mod socket;
 mod tls;
 mod wire;
 mod world;
@@ -53,7 +58,7 @@ mod world;
 pub use clock::{Clock, SystemClock};
 pub use credentials::{ApnsFacts, FcmFacts, Manifest};
 pub use emulator::{Emulator, StartError};
-pub use faults::{Outcome, OutcomeError, RetryAfter};
 pub use options::{ApnsKey, Options, TokenUpdateScope};
+pub use outcome::{ConnectionFault, Details, GoAway, Outcome, OutcomeError, Reading, Reception, RetryAfter};
 pub use record::{Counts, ProviderCounts, Push};
 pub use world::Provider;

@@ -100,10 +100,13 @@ impl TokenEndpoint {
         if let Some(outcome) = outcome {
             reply.apply(&outcome);
         }
-        match reply.delivery {
-            Delivery::Never => reason = Some("no_answer".into()),
-            Delivery::Cut => reason = Some("cut_connection".into()),
-            Delivery::Now | Delivery::After(_) => {}
+        if self.world.dates.of(Provider::Oauth) {
+            reply.date(now_ms);
+        }
+        match reply.delivery.failure() {
+            _ if matches!(reply.delivery, Delivery::Unprocessed(_)) => return reply,
+            Some(failure) => reason = Some(failure.into()),
+            None => {}
         }
         self.world.record.count(Provider::Oauth, reply.recorded_status(), reason);
         reply

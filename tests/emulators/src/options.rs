@@ -55,7 +55,8 @@ pub struct ApnsKey {
 }
 
 /// Where the emulator looks for provider tokens that change too often.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum TokenUpdateScope {
     /// Within one connection: a process that was restarted may come with a new token.
     Connection,

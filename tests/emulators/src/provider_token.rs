@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::HeaderValue;
 use serde::Deserialize;
@@ -16,7 +17,8 @@ use crate::world::lock;
 /// The signing keys APNs knows, by key id.
 pub(crate) struct SigningKeys {
     keys: HashMap<String, SigningKey>,
-    scope: TokenUpdateScope,
+    /// `TokenUpdateScope::Team`, or else `Connection`.
+    per_team: AtomicBool,
     /// With `TokenUpdateScope::Team`: the tokens each team has shown, on whatever connection.
     teams: Mutex<HashMap<String, TokenWindow>>,
 }
@@ -70,7 +72,14 @@ struct Claims {
 impl SigningKeys {
     /// Keys by their ids, and over what a token may change only every 20 minutes.
     pub(crate) fn new(keys: HashMap<String, SigningKey>, scope: TokenUpdateScope) -> Self {
-        Self { keys, scope, teams: Mutex::default() }
+        let per_team = AtomicBool::new(scope == TokenUpdateScope::Team);
+        Self { keys, per_team, teams: Mutex::default() }
+    }
+
+    /// Changes the scope; what teams have shown before is forgotten.
+    pub(crate) fn set_scope(&self, scope: TokenUpdateScope) {
+        lock(&self.teams).clear();
+        self.per_team.store(scope == TokenUpdateScope::Team, Ordering::Relaxed);
     }
 
     /// Checks the `authorization` header at a moment (epoch seconds).
@@ -117,7 +126,7 @@ impl SigningKeys {
         }
 
         let seen = SeenToken { authorization: authorization.clone(), issued_at: jws.claims.iat };
-        if self.scope == TokenUpdateScope::Team {
+        if self.per_team.load(Ordering::Relaxed) {
             lock(&self.teams).entry(key.team_id.clone()).or_default().admit(seen.clone())?;
         }
         session.window.admit(seen)?;

@@ -31,7 +31,8 @@ pub struct Push {
     pub body: Bytes,
     /// Status of the answer; absent when there is none (never answered, or connection cut).
     pub status: Option<u16>,
-    /// `reason` or `errorCode` of a refusal; `no_answer` or `cut_connection` when there is no answer.
+    /// `reason` or `errorCode` of a refusal; when there is no whole answer, what there was instead:
+    /// `no_answer`, `half_answer`, `cut_connection`, `reset_connection` or `reset_stream`.
     pub reason: Option<Cow<'static, str>>,
 }
 
@@ -53,10 +54,13 @@ pub struct ProviderCounts {
     pub total: u64,
     /// Answers by HTTP status.
     pub by_status: BTreeMap<u16, u64>,
-    /// Refusals by reason, and requests without an answer as `no_answer` and `cut_connection`.
+    /// Refusals by reason, and requests without a whole answer by what happened instead (see
+    /// [`Push::reason`]).
     pub by_reason: BTreeMap<Cow<'static, str>, u64>,
     /// Streams refused because they were opened beyond MAX_CONCURRENT_STREAMS; not part of the total.
     pub refused_streams: u64,
+    /// Streams above the last-stream-id of a GOAWAY: not processed, and not part of the total.
+    pub unprocessed_streams: u64,
     /// TLS connections accepted since the start (not cleared).
     pub connections_opened: u64,
     /// Connections open now.
@@ -105,6 +109,7 @@ pub(crate) struct Page {
 pub(crate) struct Recorder {
     keep: AtomicBool,
     refused_streams: [AtomicU64; 3],
+    unprocessed_streams: [AtomicU64; 3],
     connections_opened: [AtomicU64; 3],
     inner: Mutex<Inner>,
     changed: Notify,
@@ -125,6 +130,7 @@ impl Recorder {
         Self {
             keep: AtomicBool::new(keep),
             refused_streams: Default::default(),
+            unprocessed_streams: Default::default(),
             connections_opened: Default::default(),
             inner: Mutex::default(),
             changed: Notify::new(),
@@ -174,6 +180,10 @@ impl Recorder {
         self.refused_streams[provider as usize].fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn unprocessed_stream(&self, provider: Provider) {
+        self.unprocessed_streams[provider as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn connection_opened(&self, provider: Provider) {
         self.connections_opened[provider as usize].fetch_add(1, Ordering::Relaxed);
     }
@@ -183,6 +193,8 @@ impl Recorder {
         for provider in [Provider::Apns, Provider::Fcm, Provider::Oauth] {
             let of_provider = counts.of_mut(provider);
             of_provider.refused_streams = self.refused_streams[provider as usize].load(Ordering::Relaxed);
+            let unprocessed = &self.unprocessed_streams[provider as usize];
+            of_provider.unprocessed_streams = unprocessed.load(Ordering::Relaxed);
             of_provider.connections_opened =
                 self.connections_opened[provider as usize].load(Ordering::Relaxed);
         }
@@ -194,7 +206,7 @@ impl Recorder {
         let mut inner = lock(&self.inner);
         *inner = Inner::default();
         drop(inner);
-        for counter in &self.refused_streams {
+        for counter in self.refused_streams.iter().chain(&self.unprocessed_streams) {
             counter.store(0, Ordering::Relaxed);
         }
         // Who waits must look at the new numbers.

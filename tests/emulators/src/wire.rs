@@ -1,9 +1,10 @@
 //! A thin layer between TLS and the HTTP/2 library that watches frame boundaries.
 //!
-//! The library's server can neither change its SETTINGS during a connection nor put debug data into GOAWAY,
-//! and both are things APNs is known for. So this layer reads the nine-byte frame headers that pass in both
-//! directions (RFC 9113, section 4.1), adds SETTINGS frames of its own between the library's frames, swallows
-//! their acknowledgements, and keeps count of the open streams:
+//! The library's server can neither change its SETTINGS during a connection, nor put debug data into GOAWAY,
+//! nor say a last-stream-id of the caller's choice, and all three are things APNs is known for. So this layer
+//! reads the nine-byte frame headers that pass in both directions (RFC 9113, section 4.1), adds SETTINGS and
+//! GOAWAY frames of its own between the library's frames, swallows the acknowledgements of the former, and
+//! keeps count of the open streams:
 //!
 //! ```text
 //! +-----------------------------------------------+
@@ -29,6 +30,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::outcome::GoAway;
 use crate::world::lock;
 
 /// The byte stream that the HTTP/2 library sees.
@@ -85,6 +87,18 @@ impl WireHandle {
     /// Debug data for the GOAWAY frames that the library writes from now on.
     pub(crate) fn set_goaway_debug_data(&self, debug_data: Bytes) {
         lock(&self.state).goaway_debug_data = debug_data;
+    }
+
+    /// Tells the peer that the connection ends, and which stream is the last one that is processed. Sent with
+    /// the library's next flush; the library does not know of it.
+    pub(crate) fn send_goaway(&self, goaway: &GoAway, debug_data: &[u8], last_stream: u32) {
+        lock(&self.state).goaways.extend(goaway_frames(goaway, debug_data, last_stream));
+    }
+
+    /// Whether all that was written has left, and no stream up to this one is open.
+    pub(crate) fn is_done_up_to(&self, last_stream: u32) -> bool {
+        let state = lock(&self.state);
+        state.out.is_empty() && state.goaways.is_empty() && state.open.iter().all(|id| *id > last_stream)
     }
 
     /// Whether the stream was opened beyond the limit and must be refused; true once per stream.
@@ -195,6 +209,8 @@ struct State {
     corked: bool,
     /// MAX_CONCURRENT_STREAMS values to announce at the next frame boundary.
     announcements: VecDeque<u32>,
+    /// GOAWAY frames of our own, to be sent at the next frame boundary.
+    goaways: VecDeque<Bytes>,
     /// SETTINGS frames the peer has not acknowledged yet, in the order they were written.
     unacknowledged: VecDeque<Settings>,
     /// The part of an outgoing frame header that has been seen.
@@ -320,7 +336,30 @@ impl State {
             self.out.extend_from_slice(&max_streams.to_be_bytes());
             self.unacknowledged.push_back(Settings::Own(max_streams));
         }
+        for goaway in self.goaways.drain(..) {
+            self.out.extend_from_slice(&goaway);
+        }
     }
+}
+
+/// GOAWAY frames as the order wishes them: all but the last one promise nothing yet, as a server does that
+/// ends a connection in good order (RFC 9113, section 6.8).
+pub(crate) fn goaway_frames(
+    goaway: &GoAway,
+    debug_data: &[u8],
+    last_stream: u32,
+) -> impl Iterator<Item = Bytes> {
+    let ids = std::iter::repeat_n(MAX_STREAM_ID, usize::from(goaway.frames.saturating_sub(1)));
+    ids.chain([last_stream]).map(move |id| {
+        let head = Head {
+            length: 2 * size_of::<u32>() + debug_data.len(),
+            kind: frame::GOAWAY,
+            flags: 0,
+            stream: frame::CONNECTION,
+        };
+        let numbers = [id.to_be_bytes(), goaway.error_code.to_be_bytes()].concat();
+        Bytes::from([&head.encode()[..], &numbers, debug_data].concat())
+    })
 }
 
 /// A frame header (RFC 9113, section 4.1).
@@ -366,6 +405,7 @@ mod frame {
 const HEADER_LEN: usize = 9;
 /// One setting in a SETTINGS frame: identifier (2 bytes), value (4 bytes).
 const SETTING_LEN: usize = 6;
+const MAX_STREAM_ID: u32 = (1 << 31) - 1;
 /// `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n`, which comes before the client's first frame.
 const PREFACE_LEN: usize = 24;
 /// Two full TLS records.

@@ -1,13 +1,15 @@
 //! What every connection shares: time, the fault table, the record, and the connections themselves.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::clock::ShiftedClock;
-use crate::faults::FaultTable;
+use crate::faults::{ConnectionFaults, FaultTable};
+use crate::outcome::{GoAway, Reading};
 use crate::record::Recorder;
 
 /// Who is being emulated.
@@ -26,6 +28,8 @@ pub enum Provider {
 pub(crate) struct World {
     pub(crate) clock: ShiftedClock,
     pub(crate) faults: FaultTable,
+    pub(crate) connection_faults: ConnectionFaults,
+    pub(crate) dates: Dates,
     pub(crate) record: Recorder,
     pub(crate) connections: Connections,
 }
@@ -35,6 +39,44 @@ pub(crate) struct World {
 pub(crate) enum Command {
     /// Announce the end by GOAWAY and serve what is in flight. The text becomes the frame's debug data.
     GoAway { debug_data: Option<String> },
+    /// Announce the end at once: what is not decided by now is not processed.
+    Leave(GoAway),
+    /// End without a word: closed, or reset.
+    Cut { reset: bool },
+    /// Announce a new MAX_CONCURRENT_STREAMS.
+    MaxStreams(u32),
+    /// Read like this from now on.
+    Reading(Reading),
+}
+
+/// Which providers send a `date` header with their answers.
+pub(crate) struct Dates {
+    apns: AtomicBool,
+    google: AtomicBool,
+}
+
+impl Dates {
+    pub(crate) fn of(&self, provider: Provider) -> bool {
+        self.flag(provider).load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set(&self, provider: Provider, sent: bool) {
+        self.flag(provider).store(sent, Ordering::Relaxed);
+    }
+
+    fn flag(&self, provider: Provider) -> &AtomicBool {
+        match provider {
+            Provider::Apns => &self.apns,
+            Provider::Fcm | Provider::Oauth => &self.google,
+        }
+    }
+}
+
+impl Default for Dates {
+    /// As the real ones do: Google's front end sends it, APNs does not.
+    fn default() -> Self {
+        Self { apns: AtomicBool::new(false), google: AtomicBool::new(true) }
+    }
 }
 
 /// The open connections, each reachable by commands.

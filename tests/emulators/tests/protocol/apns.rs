@@ -263,6 +263,131 @@ async fn a_team_can_be_made_to_share_one_token() {
     assert_eq!(send(&mut fixture.apns().await, push(TOKEN, &own)).await.0, 429);
 }
 
+/// 20 minutes between the times of issue of two tokens are enough, a second less is not, on whatever
+/// connection.
+#[tokio::test]
+async fn a_team_may_change_its_token_every_20_minutes() {
+    let fixture = Fixture::new().await;
+    let scope = json!({"scope": "team"});
+    assert_eq!(fixture.control(http::Method::POST, "/token-updates", scope).await.0, 200);
+    let (apns, now) = (&fixture.manifest().apns, crate::client::now_s());
+    let tokens = [2400, 1201, 1200, 1, 0]
+        .map(|age_s| provider_token(&apns.key_file, &apns.key_id, &apns.team_id, now - age_s));
+    let mut answers = Vec::new();
+    for token in &tokens {
+        answers.push(send(&mut fixture.apns().await, push(TOKEN, token)).await);
+    }
+    let accepted = (200, String::new());
+    let too_many = (429, "TooManyProviderTokenUpdates".to_owned());
+    assert_eq!(answers, [&accepted, &too_many, &accepted, &too_many, &accepted].map(Clone::clone));
+    // The refusal does not count as a change, and the tokens before may still be under way.
+    assert_eq!(send(&mut fixture.apns().await, push(TOKEN, &tokens[2])).await, accepted);
+    // Told to look at connections alone, a new one may come with what it likes.
+    fixture.emulator.set_token_update_scope(TokenUpdateScope::Connection);
+    assert_eq!(send(&mut fixture.apns().await, push(TOKEN, &tokens[1])).await, accepted);
+}
+
+#[tokio::test]
+async fn every_refusal_can_be_chosen() {
+    let fixture = Fixture::new().await;
+    let mut client = fixture.apns().await;
+    let token = fixture.provider_token(0);
+    let cases = [
+        (403, "BadCertificate"),
+        (403, "BadCertificateEnvironment"),
+        (403, "ExpiredProviderToken"),
+        (403, "Forbidden"),
+        (403, "InvalidProviderToken"),
+        (403, "MissingProviderToken"),
+        (403, "UnrelatedKeyIdInToken"),
+        (403, "BadEnvironmentKeyIdInToken"),
+        (403, "BadEnvironmentKeyInToken"),
+        (400, "BadDeviceToken"),
+        (400, "DeviceTokenNotForTopic"),
+        (400, "IdleTimeout"),
+        (413, "PayloadTooLarge"),
+        (429, "TooManyRequests"),
+        (429, "TooManyProviderTokenUpdates"),
+        (500, "InternalServerError"),
+        (503, "ServiceUnavailable"),
+        (503, "Shutdown"),
+    ];
+    for (status, reason) in cases {
+        let outcome = json!({"provider": "apns", "status": status, "reason": reason, "count": 1});
+        assert_eq!(fixture.control(http::Method::POST, "/outcomes", outcome).await.0, 200);
+        let answer = client.send(push(TOKEN, &token)).await.unwrap();
+        assert_eq!((answer.status, answer.json), (status, json!({ "reason": reason })));
+        assert_eq!(answer.headers["apns-id"], ID);
+        assert!(!answer.headers.contains_key("retry-after"));
+    }
+    // The usual reason of a status, and with it when to come again.
+    for (status, reason) in [
+        (403, "Forbidden"),
+        (429, "TooManyRequests"),
+        (500, "InternalServerError"),
+        (503, "ServiceUnavailable"),
+    ] {
+        let outcome = json!({"provider": "apns", "status": status, "retry_after": 30, "count": 1});
+        assert_eq!(fixture.control(http::Method::POST, "/outcomes", outcome).await.0, 200);
+        let answer = client.send(push(TOKEN, &token)).await.unwrap();
+        assert_eq!(answer.refusal(), (status, reason));
+        assert_eq!(answer.headers["retry-after"], "30");
+    }
+    let date = "Fri, 31 Dec 2027 23:59:59 GMT";
+    let outcome =
+        json!({"provider": "apns", "status": 503, "retry_after": date, "body": "<html>", "count": 1});
+    assert_eq!(fixture.control(http::Method::POST, "/outcomes", outcome).await.0, 200);
+    let response = crate::client::start(client.sender.clone(), push(TOKEN, &token)).unwrap().await.unwrap();
+    assert_eq!(
+        (response.status().as_u16(), &response.headers()["retry-after"]),
+        (503, &date.parse().unwrap())
+    );
+    assert_eq!(response.headers()["content-type"], "text/html; charset=UTF-8");
+    assert_eq!(response.into_body().data().await.unwrap().unwrap(), "<html>");
+}
+
+/// A gateway forgets the token in the first case only: the second timestamp is before its registration.
+#[tokio::test]
+async fn a_410_says_to_the_millisecond_since_when() {
+    let fixture = Fixture::new().await;
+    let mut client = fixture.apns().await;
+    let token = fixture.provider_token(0);
+    let registered_ms = u64::try_from(crate::client::now_s()).unwrap() * 1000;
+    for (since_ms, reason) in [
+        (registered_ms + 1, "Unregistered"),
+        (registered_ms - 1, "Unregistered"),
+        (registered_ms + 1, "ExpiredToken"),
+    ] {
+        let outcome = json!({"provider": "apns", "status": 410, "reason": reason, "timestamp_ms": since_ms,
+                             "count": 1});
+        assert_eq!(fixture.control(http::Method::POST, "/outcomes", outcome).await.0, 200);
+        let answer = client.send(push(TOKEN, &token)).await.unwrap();
+        assert_eq!((answer.status, answer.json), (410, json!({"reason": reason, "timestamp": since_ms})));
+    }
+    // Without a moment of its own it is the emulators' present one.
+    fixture.emulator.shift_clock(-60_000);
+    fixture.emulator.kill_token(Provider::Apns, "dead", None).unwrap();
+    let since_ms = client.send(push("dead", &token)).await.unwrap().json["timestamp"].as_u64().unwrap();
+    assert!(since_ms < registered_ms && since_ms + 120_000 > registered_ms, "{since_ms}");
+}
+
+#[tokio::test]
+async fn a_date_is_sent_only_when_told_so_and_follows_the_clock() {
+    let fixture = Fixture::new().await;
+    let mut client = fixture.apns().await;
+    let token = fixture.provider_token(0);
+    assert!(!client.send(push(TOKEN, &token)).await.unwrap().headers.contains_key("date"));
+    let send_date = json!({"provider": "apns", "send": true});
+    assert_eq!(fixture.control(http::Method::POST, "/date", send_date).await.0, 200);
+    fixture.emulator.shift_clock(-600_000);
+    let answer = client.send(push(TOKEN, &token)).await.unwrap();
+    let date = httpdate::parse_http_date(answer.headers["date"].to_str().unwrap()).unwrap();
+    let date = date.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let behind = crate::client::now_s() - i64::try_from(date).unwrap();
+    assert!((600..620).contains(&behind), "{behind} s behind");
+    assert_eq!(answer.refusal(), (403, "ExpiredProviderToken"), "its token is from the future there");
+}
+
 #[tokio::test]
 async fn a_connection_belongs_to_the_team_that_came_first() {
     let extra = [

@@ -11,7 +11,7 @@ const FCM_ERROR: &str = "type.googleapis.com/google.firebase.fcm.v1.FcmError";
 const BAD_REQUEST: &str = "type.googleapis.com/google.rpc.BadRequest";
 const ERROR_INFO: &str = "type.googleapis.com/google.rpc.ErrorInfo";
 
-fn message(token: &str) -> Value {
+pub(crate) fn message(token: &str) -> Value {
     json!({"message": {
         "token": token,
         "data": {"kind": "sync"},
@@ -19,7 +19,7 @@ fn message(token: &str) -> Value {
     }})
 }
 
-fn request(access_token: &str, body: &Value) -> Request<Bytes> {
+pub(crate) fn request(access_token: &str, body: &Value) -> Request<Bytes> {
     Request::post("https://localhost/v1/projects/sealpost-emulated/messages:send")
         .header("authorization", format!("Bearer {access_token}"))
         .header("content-type", "application/json")
@@ -194,4 +194,114 @@ async fn chosen_errors_look_like_those_of_fcm() {
         (404, &json!("UNREGISTERED"))
     );
     assert_eq!(send(&mut client, request(&access_token, &message("other"))).await.status, 200);
+}
+
+const QUOTA_FAILURE: &str = "type.googleapis.com/google.rpc.QuotaFailure";
+
+/// The types of the details, and what of them a client has to read.
+#[tokio::test]
+async fn details_come_in_every_form_and_not_at_all() {
+    let fixture = Fixture::new().await;
+    let access_token = fixture.access_token().await;
+    let mut client = fixture.fcm().await;
+    let mut chosen = async |outcome: Value| {
+        assert_eq!(fixture.control(Method::POST, "/outcomes", outcome).await.0, 200);
+        send(&mut client, request(&access_token, &message("device"))).await
+    };
+    for (status, canonical) in [
+        (400, "INVALID_ARGUMENT"),
+        (401, "UNAUTHENTICATED"),
+        (403, "PERMISSION_DENIED"),
+        (404, "NOT_FOUND"),
+        (429, "RESOURCE_EXHAUSTED"),
+        (500, "INTERNAL"),
+        (503, "UNAVAILABLE"),
+    ] {
+        let outcome = json!({"provider": "fcm", "status": status, "details": "none", "count": 1});
+        let answer = chosen(outcome).await;
+        assert_eq!((answer.status, &answer.json["error"]["status"]), (status, &json!(canonical)));
+        assert!(answer.json["error"].get("details").is_none(), "{}", answer.json);
+    }
+    for (status, reason) in [(403, "SERVICE_DISABLED"), (429, "RATE_LIMIT_EXCEEDED"), (503, "SOMETHING_NEW")]
+    {
+        let outcome = json!({"provider": "fcm", "status": status, "reason": reason, "details": "error_info",
+                             "count": 1});
+        let answer = chosen(outcome).await;
+        let info = detail(&answer, ERROR_INFO).unwrap();
+        assert_eq!(
+            (answer.status, &info["reason"], &info["domain"]),
+            (status, &json!(reason), &json!("googleapis.com"))
+        );
+        assert!(detail(&answer, FCM_ERROR).is_none());
+    }
+    let quota = json!({"provider": "fcm", "status": 429, "details": "quota_failure", "retry_after": 60,
+                       "count": 1});
+    let answer = chosen(quota).await;
+    assert_eq!(answer.headers["retry-after"], "60");
+    assert_eq!(detail(&answer, FCM_ERROR).unwrap()["errorCode"], "QUOTA_EXCEEDED");
+    let subject = &detail(&answer, QUOTA_FAILURE).unwrap()["violations"][0]["subject"];
+    assert_eq!(subject, "project:sealpost-emulated");
+    let bad = json!({"provider": "fcm", "status": 400, "details": "bad_request", "count": 1});
+    let answer = chosen(bad).await;
+    assert_eq!(detail(&answer, BAD_REQUEST).unwrap()["fieldViolations"][0]["field"], "message.token");
+    assert!(detail(&answer, FCM_ERROR).is_none());
+    let counts = fixture.emulator.counts().fcm;
+    assert_eq!((counts.by_reason["QUOTA_EXCEEDED"], counts.by_reason["SOMETHING_NEW"]), (2, 1));
+}
+
+#[tokio::test]
+async fn a_401_comes_once_or_for_ever() {
+    let fixture = Fixture::new().await;
+    let access_token = fixture.access_token().await;
+    let mut client = fixture.fcm().await;
+    let once = json!({"provider": "fcm", "status": 401, "reason": "ACCESS_TOKEN_EXPIRED", "count": 1});
+    assert_eq!(fixture.control(Method::POST, "/outcomes", once).await.0, 200);
+    let answer = send(&mut client, request(&access_token, &message("device"))).await;
+    assert_eq!((answer.status, &answer.json["error"]["status"]), (401, &json!("UNAUTHENTICATED")));
+    assert_eq!(detail(&answer, ERROR_INFO).unwrap()["reason"], "ACCESS_TOKEN_EXPIRED");
+    assert!(answer.headers.contains_key("www-authenticate"));
+    let answer = send(&mut client, request(&access_token, &message("device"))).await;
+    assert_eq!(answer.status, 200, "the token is as good as before");
+
+    let for_ever =
+        Outcome { reason: Some("ACCESS_TOKEN_EXPIRED".into()), ..Outcome::new(Provider::Fcm, 401) };
+    fixture.emulator.set_outcome(for_ever).unwrap();
+    for _ in 0..3 {
+        let fresh = fixture.access_token().await;
+        assert_eq!(send(&mut client, request(&fresh, &message("device"))).await.status, 401);
+    }
+    assert_eq!(fixture.emulator.counts().fcm.by_reason["ACCESS_TOKEN_EXPIRED"], 4);
+}
+
+#[tokio::test]
+async fn fcm_can_be_silent_cut_and_answer_rubbish() {
+    let fixture = Fixture::new().await;
+    let access_token = fixture.access_token().await;
+    let mut client = fixture.fcm().await;
+    let rubbish = json!([
+        {"provider": "fcm", "status": 502, "body": "<html>502 Bad Gateway</html>", "count": 1},
+        {"provider": "fcm", "status": 200, "body": "{\"name\":", "count": 1},
+        {"provider": "fcm", "no_answer": true, "count": 1},
+        {"provider": "fcm", "cut_connection": true, "count": 1},
+    ]);
+    assert_eq!(fixture.control(Method::POST, "/outcomes", rubbish).await.0, 200);
+    for (status, content_type, body) in [
+        (502, "text/html; charset=UTF-8", "<html>502 Bad Gateway</html>"),
+        (200, "application/json; charset=UTF-8", "{\"name\":"),
+    ] {
+        let request = request(&access_token, &message("device"));
+        let response = crate::client::start(client.sender.clone(), request).unwrap().await.unwrap();
+        assert_eq!(response.status(), status);
+        assert_eq!(response.headers()["content-type"], content_type);
+        assert!(response.headers().contains_key("date"), "Google sends it always");
+        assert_eq!(response.into_body().data().await.unwrap().unwrap(), body);
+    }
+    let silent =
+        crate::client::start(client.sender.clone(), request(&access_token, &message("device"))).unwrap();
+    fixture.emulator.wait_for_count(3).await;
+    let cut = client.send(request(&access_token, &message("device"))).await.unwrap_err();
+    assert!(cut.is_io(), "{cut:?}");
+    assert!(crate::client::receive(silent).await.is_err(), "it never was answered");
+    let counts = fixture.emulator.counts().fcm;
+    assert_eq!((counts.by_reason["no_answer"], counts.by_reason["cut_connection"]), (1, 1));
 }

@@ -6,7 +6,11 @@ mod client;
 mod connection;
 mod control;
 mod fcm;
+mod frames;
+mod goaway;
 mod oauth;
+mod sockets;
+mod streams;
 
 /// An error in the product must not hide in what tests it.
 #[test]
