@@ -12,6 +12,7 @@ use sealpost_relay::config::Config;
 use sealpost_relay::relay::{BoundRelay, Edge};
 use sealpost_relay::store::dump;
 use sealpost_service::clock::SystemClock;
+use sealpost_service::reload::Reload;
 use sealpost_service::shutdown::Shutdown;
 use sealpost_service::telemetry::{Metrics, init_logs};
 
@@ -75,6 +76,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
         rng: UnwrapErr(SysRng),
         metrics: Metrics::for_process()?,
         shutdown: Shutdown::on_signals()?,
+        reload: Reload::on_signal()?,
     };
     let bound = BoundRelay::bind(config, edge).await?;
     bound.listener().announce()?;

@@ -9,6 +9,7 @@ use sealpost_service::clock::MonotonicClock;
 use sealpost_service::config::{ConfigError, PublicUrl, SecretKey, create_private_folder};
 use sealpost_service::device_request::DeviceDoor;
 use sealpost_service::engine::EngineError;
+use sealpost_service::reload::Reload;
 use sealpost_service::server::{HttpOptions, Listener, Operations, serve, with_operations};
 use sealpost_service::shutdown::{Shutdown, Unfinished};
 use sealpost_service::telemetry::{MetricError, Metrics};
@@ -38,6 +39,8 @@ pub struct Edge {
     pub metrics: Metrics,
     /// What ends it.
     pub shutdown: Shutdown,
+    /// What has it read its files anew.
+    pub reload: Reload,
 }
 
 /// Why a relay does not start. An operator has to change something, unless the address or the folder is in

@@ -1,8 +1,9 @@
 //! What both Sealpost servers share.
 //!
 //! # In scope
-//! The embedded store engine, logs and metrics, shutdown, the clock of the system; listening, problems, bodies and
-//! parameters; tenants and their statuses, access tokens, signed requests of devices, audit rows; configuration files.
+//! The embedded store engine, logs and metrics, shutdown, reload, the clock of the system; listening, problems,
+//! bodies and parameters; tenants and their statuses, access tokens, signed requests of devices, audit rows;
+//! configuration files.
 //!
 //! # Out of scope
 //! What the other rows of a store mean, and the routes: those belong to the relay and to the keyserver.
@@ -17,6 +18,7 @@ pub mod engine;
 pub mod free_space;
 pub mod parameter;
 pub mod problem;
+pub mod reload;
 pub mod server;
 pub mod shared_rows;
 pub mod shutdown;

@@ -12,6 +12,7 @@ use sealpost_relay::config::Config;
 use sealpost_relay::relay::{Edge, RunningRelay};
 use sealpost_relay::store::LaneId;
 use sealpost_service::clock::{ManualClock, SystemClock};
+use sealpost_service::reload::Reload;
 use sealpost_service::shutdown::Shutdown;
 use sealpost_service::telemetry::Metrics;
 use sealpost_wire::admission::Admission;
@@ -194,6 +195,7 @@ impl World {
             rng: UnwrapErr(SysRng),
             metrics: self.metrics.clone(),
             shutdown: self.shutdown.clone(),
+            reload: Reload::new(),
         };
         self.relay = Some(RunningRelay::start(Config::load(&self.config).unwrap(), edge).await.unwrap());
         // What a device signed before the start, or within its second, is refused.
