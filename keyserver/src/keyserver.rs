@@ -12,7 +12,7 @@ use sealpost_service::access::Authority;
 use sealpost_service::clock::MonotonicClock;
 use sealpost_service::config::{ConfigError, PublicUrl, SecretKey};
 use sealpost_service::device_request::DeviceDoor;
-use sealpost_service::engine::{EngineError, OpenError};
+use sealpost_service::engine::{Engine, EngineError, OpenError};
 use sealpost_service::server::{self, Listener, Operations, with_operations};
 use sealpost_service::shutdown::Shutdown;
 use sealpost_service::telemetry::{MetricError, Metrics};
@@ -126,8 +126,10 @@ impl OpenKeyserver {
             shutdown,
             ready: Arc::new(move || asked.store.is_ready()),
             refresh: Arc::new(move || aged.refresh()),
+            document: routes::DOCUMENT,
         };
-        let router = with_operations(routes::router(keyserver.clone()), operations, &config.http)?;
+        let routes = routes::api().with_state(keyserver.clone());
+        let router = with_operations(routes, operations, &config.http)?;
         Ok(Self { keyserver, router, listener, config })
     }
 
@@ -135,6 +137,12 @@ impl OpenKeyserver {
     #[must_use]
     pub const fn listener(&self) -> &Listener {
         &self.listener
+    }
+
+    /// The engine of its store, for tests that look into it.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        self.keyserver.store.engine()
     }
 
     /// Serves until its shutdown begins; then lets running requests finish, and closes the store.

@@ -8,11 +8,9 @@ mod recipients;
 
 use std::sync::Arc;
 
-use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post, put};
 use sealpost_service::access::{Authority, HasAuthority, TOKEN_BODY_BYTES_MAX};
 use sealpost_service::problem::{ProblemCode, Refusal};
+use sealpost_service::server::{Api, Operation, common_operations};
 use sealpost_service::tenants::STATUS_BODY_BYTES_MAX;
 use sealpost_wire::limits::{
     ADMISSION_BYTES_MAX, DEVICE_SET_BYTES_MAX, DEVICES_PER_SET_MAX, PREKEY_BATCH_BYTES_MAX,
@@ -30,6 +28,8 @@ use crate::ticket::TicketError;
 
 /// Bytes of JSON around the base64url of what a body carries.
 const JSON_BYTES: usize = 4096;
+/// Bytes of the body of a ticket, of its claim and of its end, of a look-up and of a consent.
+const SMALL_BODY_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of the body of a prekey upload.
 const PREKEYS_BODY_BYTES_MAX: usize = base64url_bytes(PREKEY_LEAF_BYTES_MAX) * PREKEYS_PER_BATCH_MAX
     + base64url_bytes(PREKEY_BATCH_BYTES_MAX)
@@ -39,31 +39,35 @@ const DEVICE_SET_BODY_BYTES_MAX: usize = base64url_bytes(DEVICE_SET_BYTES_MAX)
     + base64url_bytes(ADMISSION_BYTES_MAX) * DEVICES_PER_SET_MAX
     + JSON_BYTES;
 
-/// All of them.
-pub fn router(keyserver: Arc<Keyserver>) -> Router {
-    let limit = DefaultBodyLimit::max;
-    Router::new()
-        .route("/v1/token", post(clients::token).layer(limit(TOKEN_BODY_BYTES_MAX)))
-        .route(
-            "/v1/status",
-            put(clients::put_status).get(clients::status).layer(limit(STATUS_BODY_BYTES_MAX)),
-        )
-        .route("/v1/tickets/{ticket}", put(enrolment::put_ticket).get(enrolment::ticket))
-        .route("/v1/tickets/{ticket}/claims", post(enrolment::claim))
-        .route("/v1/tickets/{ticket}/close", post(enrolment::close))
-        .route("/v1/devices/{device}", get(devices::state))
-        .route("/v1/devices/{device}/prekeys", put(devices::put_prekeys).layer(limit(PREKEYS_BODY_BYTES_MAX)))
-        .route(
-            "/v1/recipients/{recipient}/devices",
-            put(recipients::put_devices).get(recipients::devices).layer(limit(DEVICE_SET_BODY_BYTES_MAX)),
-        )
-        .route("/v1/recipients/{recipient}/look-up", post(recipients::look_up))
-        .route("/v1/recipients/{recipient}/consent", get(recipients::consents))
-        .route(
-            "/v1/recipients/{recipient}/consent/{category}",
-            put(recipients::put_consent).get(recipients::consent),
-        )
-        .with_state(keyserver)
+/// The OpenAPI document of the keyserver: `keyserver/openapi.json`.
+pub const DOCUMENT: &str = include_str!("../openapi.json");
+
+/// The list of the keyserver's routes, which [`DOCUMENT`] describes.
+#[must_use]
+pub fn operations() -> Vec<Operation> {
+    [api().operations(), &common_operations()].concat()
+}
+
+/// All of them, each with the size of its body.
+pub(crate) fn api() -> Api<Arc<Keyserver>> {
+    let recipient_devices = "/v1/recipients/{recipient}/devices";
+    let recipient_consent = "/v1/recipients/{recipient}/consent/{category}";
+    Api::new()
+        .post("/v1/token", TOKEN_BODY_BYTES_MAX, clients::token)
+        .put("/v1/status", STATUS_BODY_BYTES_MAX, clients::put_status)
+        .get("/v1/status", clients::status)
+        .put("/v1/tickets/{ticket}", SMALL_BODY_BYTES_MAX, enrolment::put_ticket)
+        .get("/v1/tickets/{ticket}", enrolment::ticket)
+        .post("/v1/tickets/{ticket}/claims", SMALL_BODY_BYTES_MAX, enrolment::claim)
+        .post("/v1/tickets/{ticket}/close", SMALL_BODY_BYTES_MAX, enrolment::close)
+        .get("/v1/devices/{device}", devices::state)
+        .put("/v1/devices/{device}/prekeys", PREKEYS_BODY_BYTES_MAX, devices::put_prekeys)
+        .put(recipient_devices, DEVICE_SET_BODY_BYTES_MAX, recipients::put_devices)
+        .get(recipient_devices, recipients::devices)
+        .post("/v1/recipients/{recipient}/look-up", SMALL_BODY_BYTES_MAX, recipients::look_up)
+        .get("/v1/recipients/{recipient}/consent", recipients::consents)
+        .put(recipient_consent, SMALL_BODY_BYTES_MAX, recipients::put_consent)
+        .get(recipient_consent, recipients::consent)
 }
 
 impl HasAuthority for Keyserver {

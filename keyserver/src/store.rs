@@ -153,6 +153,12 @@ impl Store {
         Ok(Self { engine, incarnation, bells: Bells::new() })
     }
 
+    /// The engine under it.
+    #[must_use]
+    pub const fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
     /// Which life of the store this is.
     #[must_use]
     pub const fn incarnation(&self) -> u64 {

@@ -19,7 +19,6 @@ mod events;
 mod id_list;
 mod message;
 mod metrics;
-mod routes;
 mod status;
 mod submit;
 mod sweep;
@@ -30,6 +29,7 @@ pub mod provider;
 pub mod push;
 pub mod push_token;
 pub mod relay;
+pub mod routes;
 pub mod store;
 
 /// The randomness of the operating system, made at the program's edge and passed in.

@@ -260,8 +260,9 @@ fn router(
             pusher.refresh_metrics();
             shown.refresh_metrics();
         }),
+        document: routes::DOCUMENT,
     };
-    with_operations(routes::router(relay), operations, options)
+    with_operations(routes::api().with_state(relay), operations, options)
 }
 
 /// A look over the whole store, beside everything else. If it fails, jobs would be missed: the relay ends.

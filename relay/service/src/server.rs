@@ -1,6 +1,7 @@
 //! Listening: HTTP/1.1 and HTTP/2 with prior knowledge on one port, limits on connections, and an end that
 //! lets running requests finish.
 
+mod api;
 mod operations;
 
 use std::io::{self, Write as _};
@@ -22,7 +23,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tower::ServiceExt as _;
 
-pub use self::operations::{Operations, with_operations};
+pub use self::api::{Api, Operation};
+pub use self::operations::{Operations, common_operations, with_operations};
 use crate::config::ConfigError;
 use crate::shutdown::{Shutdown, Unfinished};
 

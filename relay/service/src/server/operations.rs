@@ -7,20 +7,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
 use http::{HeaderValue, Method, StatusCode, header};
 use prometheus::{HistogramVec, IntCounterVec, IntGauge};
 
 use super::HttpOptions;
+use super::api::{Api, Operation};
 use crate::problem::{ProblemCode, Refusal};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{METRICS_CONTENT_TYPE, MetricError, Metrics};
-
-/// Bytes of a body on routes that say nothing else.
-const BODY_BYTES_DEFAULT: usize = 16 * 1024;
 
 /// Bucket bounds for the time of a request; long polls take up to a minute.
 const REQUEST_SECONDS: &[f64] =
@@ -37,6 +34,8 @@ pub struct Operations {
     pub ready: Arc<dyn Fn() -> bool + Send + Sync>,
     /// Runs before the metrics are shown: sets gauges that change by themselves, such as ages.
     pub refresh: Arc<dyn Fn() + Send + Sync>,
+    /// The OpenAPI document (JSON) that describes the routes, these ones included.
+    pub document: &'static str,
 }
 
 impl fmt::Debug for Operations {
@@ -46,28 +45,36 @@ impl fmt::Debug for Operations {
 }
 
 /// A server's routes with the common ones beside them, and around all of them: a bound on requests at one
-/// time, a bound on their time, a bound on bodies (a route that takes more says so by its own
-/// `DefaultBodyLimit`), request metrics, and problems instead of empty 404 and 405 answers.
+/// time, a bound on their time, request metrics, and problems instead of empty 404 and 405 answers.
 ///
 /// # Errors
 /// The metrics are registered already.
 pub fn with_operations(
-    routes: Router,
+    routes: Api,
     operations: Operations,
     options: &HttpOptions,
 ) -> Result<Router, MetricError> {
     let observer = Arc::new(Observer::register(&operations.metrics, options)?);
-    let common = Router::new()
-        .route("/healthz", get(|| async { StatusCode::OK }))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
-        .with_state(operations);
     Ok(routes
-        .merge(common)
+        .merge(common().with_state(operations))
+        .into_router()
         .fallback(|| async { Refusal::new(ProblemCode::NotFound) })
         .method_not_allowed_fallback(|| async { Refusal::new(ProblemCode::MethodNotAllowed) })
-        .layer(DefaultBodyLimit::max(BODY_BYTES_DEFAULT))
         .layer(middleware::from_fn_with_state(observer, observe)))
+}
+
+/// The list of the routes that every server has.
+#[must_use]
+pub fn common_operations() -> Vec<Operation> {
+    common().operations().to_vec()
+}
+
+fn common() -> Api<Operations> {
+    Api::new()
+        .get("/healthz", || async { StatusCode::OK })
+        .get("/readyz", ready)
+        .get("/metrics", metrics)
+        .get("/openapi.json", document)
 }
 
 async fn ready(State(operations): State<Operations>) -> StatusCode {
@@ -81,6 +88,10 @@ async fn ready(State(operations): State<Operations>) -> StatusCode {
 async fn metrics(State(operations): State<Operations>) -> Response {
     (operations.refresh)();
     ([(header::CONTENT_TYPE, METRICS_CONTENT_TYPE)], operations.metrics.render()).into_response()
+}
+
+async fn document(State(operations): State<Operations>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], operations.document).into_response()
 }
 
 /// Measures requests and bounds them.

@@ -1,6 +1,5 @@
 use std::future;
 
-use axum::routing::get;
 use http::StatusCode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Notify;
@@ -21,14 +20,15 @@ impl Server {
     async fn start(options: HttpOptions) -> Self {
         let (shutdown, release) = (Shutdown::new(), Arc::new(Notify::new()));
         let held = release.clone();
-        let routes = Router::new()
-            .route("/held", get(|| async move { held.notified().await }))
-            .route("/never", get(future::pending::<StatusCode>));
+        let routes = Api::new()
+            .get("/held", || async move { held.notified().await })
+            .get("/never", future::pending::<StatusCode>);
         let operations = Operations {
             metrics: Metrics::new(),
             shutdown: shutdown.clone(),
             ready: Arc::new(|| true),
             refresh: Arc::new(|| {}),
+            document: "{}",
         };
         let router = with_operations(routes, operations, &options).unwrap();
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
