@@ -10,6 +10,7 @@ use sealpost_keyserver::keyserver::OpenKeyserver;
 use sealpost_relay::relay::{Edge, RunningRelay};
 use sealpost_service::clock::ManualClock;
 use sealpost_service::engine::Engine;
+use sealpost_service::reload::Reload;
 use sealpost_service::shutdown::Shutdown;
 use sealpost_service::telemetry::Metrics;
 use sealpost_wire::id::TenantId;
@@ -50,6 +51,7 @@ impl Server {
             rng: rng(),
             metrics: Metrics::new(),
             shutdown: shutdown.clone(),
+            reload: Reload::new(),
         };
         let relay = RunningRelay::start(config, edge).await.expect("the relay starts");
         let base = relay.public_url().as_str().to_owned();
