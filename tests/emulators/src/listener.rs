@@ -76,7 +76,11 @@ async fn serve_connection<E: Exchange>(tcp: TcpStream, acceptor: TlsAcceptor, ex
     };
     world.record.connection_opened(exchange.provider());
     let (_guard, commands) = world.connections.register(exchange.provider());
-    let h2 = tls.get_ref().1.alpn_protocol() == Some(H2);
+    let h2 = match tls.get_ref().1.alpn_protocol() {
+        Some(protocol) => protocol == H2,
+        // APNs serves clients that offer no protocol at all, as some libraries do.
+        None => !exchange.speaks_http1(),
+    };
     let mut window = None;
     match reception {
         Some(Reception::NoSettings) => return say_nothing(&mut tls, &handle, commands).await,
@@ -92,12 +96,8 @@ async fn serve_connection<E: Exchange>(tcp: TcpStream, acceptor: TlsAcceptor, ex
         if let Err(error) = connection::serve(tls, handle, &*exchange, commands, window).await {
             tracing::debug!(%error, "HTTP/2 connection ended");
         }
-    } else if exchange.speaks_http1() {
-        if let Err(error) = http1::serve(tls, &handle, &*exchange, commands).await {
-            tracing::debug!(%error, "HTTP/1.1 connection ended");
-        }
-    } else {
-        tracing::debug!("the client does not speak HTTP/2");
+    } else if let Err(error) = http1::serve(tls, &handle, &*exchange, commands).await {
+        tracing::debug!(%error, "HTTP/1.1 connection ended");
     }
 }
 

@@ -31,7 +31,7 @@ pub(crate) struct ServiceAccount {
     pub(crate) client_email: String,
     pub(crate) key_id: String,
     pub(crate) public_key: PublicKey,
-    /// What assertions must be addressed to.
+    /// What assertions are addressed to.
     pub(crate) token_uri: String,
 }
 
@@ -170,7 +170,7 @@ impl TokenEndpoint {
         if jws.header.alg != "RS256" || !key_is_ours || !jws.is_signed_by(&self.account.public_key) {
             return Err(invalid("Invalid JWT Signature."));
         }
-        if claims.aud != self.account.token_uri {
+        if claims.aud != self.account.token_uri && claims.aud != GOOGLE {
             return Err(invalid("Invalid JWT: Failed audience check"));
         }
         let reasonable = claims.iat <= now.saturating_add(MAX_SKEW_S)
@@ -201,6 +201,8 @@ fn usual_error(status: StatusCode) -> &'static str {
     }
 }
 
+/// What Google's own libraries address every assertion to, whatever the key file names.
+const GOOGLE: &str = "https://oauth2.googleapis.com/token";
 const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 /// Scopes with which messages may be sent.
 const SCOPES: [&str; 2] =

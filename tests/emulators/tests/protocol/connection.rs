@@ -130,6 +130,12 @@ async fn apns_speaks_http_2_only_and_under_its_own_name() {
     let fixture = Fixture::new().await;
     let refused = tls(fixture.emulator.apns_addr(), fixture.manifest(), &[b"http/1.1"]).await;
     assert!(refused.is_err(), "no protocol in common");
+    // Without any offer HTTP/2 is understood.
+    let silent = tls(fixture.emulator.apns_addr(), fixture.manifest(), &[]).await.unwrap();
+    let (sender, connection) = h2::client::handshake(silent).await.unwrap();
+    tokio::spawn(connection);
+    let request = start(sender.ready().await.unwrap(), push("aa", &fixture.provider_token(0))).unwrap();
+    assert_eq!(receive(request).await.unwrap().status, 200);
 }
 
 #[tokio::test]

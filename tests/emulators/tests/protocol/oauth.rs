@@ -23,6 +23,14 @@ async fn an_assertion_is_exchanged_for_an_access_token() {
     assert_eq!(fixture.emulator.counts().oauth.by_status[&200], 1);
 }
 
+/// Google's own libraries do not look at the key file for this.
+#[tokio::test]
+async fn an_assertion_may_be_addressed_to_google() {
+    let fixture = Fixture::new().await;
+    let google = fixture.assertion(|claims| claims["aud"] = "https://oauth2.googleapis.com/token".into());
+    assert_eq!(fixture.fcm().await.post_form(&grant(&google)).await.status, 200);
+}
+
 #[tokio::test]
 async fn http_1_1_does_as_well() {
     let fixture = Fixture::new().await;
@@ -47,7 +55,7 @@ async fn bad_assertions_are_refused() {
     type Change = fn(&mut Value);
     let cases: [(&str, Change); 9] = [
         ("invalid_grant", |claims| claims["iss"] = "somebody@example.org".into()),
-        ("invalid_grant", |claims| claims["aud"] = "https://oauth2.googleapis.com/token".into()),
+        ("invalid_grant", |claims| claims["aud"] = "https://login.example.org/token".into()),
         ("invalid_grant", |claims| claims["exp"] = (now_s() + 3700).into()),
         ("invalid_grant", |claims| claims["exp"] = (now_s() - 120).into()),
         ("invalid_grant", |claims| {
