@@ -5,7 +5,7 @@ use spdx::{Expression, LicenseReq};
 use crate::graph::Package;
 
 /// Licences under which code may be linked: permissive ones, and the file-scoped MPL.
-const ACCEPTED: [&str; 14] = [
+const ACCEPTED: [&str; 15] = [
     "0BSD",
     "Apache-2.0",
     "BSD-1-Clause",
@@ -18,6 +18,8 @@ const ACCEPTED: [&str; 14] = [
     "ISC",
     "MIT",
     "MIT-0",
+    // LLVM's old licence (MIT and 3-clause BSD in one), of libFuzzer.
+    "NCSA",
     "Unicode-3.0",
     "Zlib",
 ];

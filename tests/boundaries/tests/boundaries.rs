@@ -127,6 +127,8 @@ fn nothing_banned_is_linked() {
     assert!(compiled.contains("aws-lc-rs"), "the search looks at the wrong tree");
     let found: Vec<_> = BANNED.iter().filter(|name| compiled.contains(**name)).collect();
     assert!(found.is_empty(), "{found:?}");
+    // It needs a C++ compiler and its tool only: a feature brings it in, on demand.
+    assert!(!compiled.contains("libfuzzer-sys"), "an ordinary build compiles libFuzzer");
 }
 
 #[test]

@@ -7,7 +7,8 @@
 //! reader behind the door is reached.
 //!
 //! # Out of scope
-//! How inputs are found: `tests/corpus.rs` runs the corpus and plain mutations of it, without coverage feedback.
+//! How inputs are found: `tests/corpus.rs` runs the corpus and plain mutations of it, without coverage feedback, in
+//! every run of the tests; a [`campaign`] has libFuzzer look for new ones, on demand.
 
 mod assertion;
 mod bodies;
@@ -19,6 +20,7 @@ mod sealed;
 mod signed;
 mod world;
 
+pub mod campaign;
 pub mod seeds;
 
 use std::path::{Path, PathBuf};

@@ -28,3 +28,19 @@ fn an_unknown_victim_is_refused() {
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("patient"));
 }
+
+#[test]
+fn fuzzing_takes_targets_that_exist_and_a_time_that_ends() {
+    for arguments in [
+        &["--target", "patient"][..],
+        &["--minutes", "0"],
+        &["--minutes", "NaN"],
+        &["--minutes", "inf"],
+        &["--input", "x"],
+        &["--resume", "--results"],
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_drill")).arg("fuzz").args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: a word about its use, and nothing else");
+        assert!(!output.stderr.is_empty() && output.stdout.is_empty());
+    }
+}

@@ -1,11 +1,15 @@
-//! `cargo drill`: kills and power cuts on demand.
+//! `cargo drill`: kills, power cuts and fuzzing on demand.
 
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand};
 use getrandom::SysRng;
 use getrandom::rand_core::{Rng as _, UnwrapErr};
+use sealpost_fuzz::campaign::{self, Campaign, Reached, Results};
+use sealpost_fuzz::{TARGETS, Target};
 use sealpost_tests::Outcome;
 use sealpost_tests::drill::{DrillOptions, Report, run};
 use sealpost_tests::plan::{Files, Strike, Victim};
@@ -22,6 +26,12 @@ struct Arguments {
 enum Drill {
     /// Kill programs (SIGKILL) under load at random moments, and check that nothing was lost or came twice.
     Kills(Kills),
+    /// Fuzz the decoders with libFuzzer, guided by coverage: needs a C++ compiler, and Linux.
+    ///
+    /// Each target runs until it has spent its minutes of processor time, or has a finding. New inputs go to
+    /// target/fuzz/corpus, findings to target/fuzz/findings, what libFuzzer says to target/fuzz/logs. Interrupt it
+    /// whenever you like, and take it up again with --resume.
+    Fuzz(Fuzz),
 }
 
 #[derive(Args)]
@@ -43,11 +53,38 @@ struct Kills {
     json: bool,
 }
 
+#[derive(Args)]
+struct Fuzz {
+    /// Minutes for each target: of processor time, which the system counts for the fuzzer's process, and not of
+    /// the clock. On a busy machine it takes longer and looks as hard.
+    #[arg(long, default_value_t = 10.0, value_parser = minutes)]
+    minutes: f64,
+    /// Which target (repeatable); all without it.
+    #[arg(long = "target", value_name = "NAME", value_parser = targets())]
+    targets: Vec<Target>,
+    /// How many targets run side by side.
+    #[arg(long, default_value_t = 1)]
+    jobs: usize,
+    /// Go on with a campaign that was interrupted, with the program that it began with: the time that a target has
+    /// spent counts.
+    #[arg(long)]
+    resume: bool,
+    /// Only print what the targets have reached so far.
+    #[arg(long, conflicts_with_all = ["resume", "input"])]
+    results: bool,
+    /// Only run this input, of the one target that is named.
+    #[arg(long, value_name = "FILE", requires = "targets", conflicts_with = "resume")]
+    input: Option<PathBuf>,
+}
+
 fn main() -> ExitCode {
-    let Drill::Kills(kills) = Arguments::parse().drill;
-    match drill(&kills) {
-        Ok(report) if report.broken.is_empty() => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
+    let held = match Arguments::parse().drill {
+        Drill::Kills(kills) => drill(&kills).map(|report| report.broken.is_empty()),
+        Drill::Fuzz(options) => fuzz(&options),
+    };
+    match held {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("drill: {error}");
             ExitCode::FAILURE
@@ -105,4 +142,47 @@ fn build() -> Outcome<()> {
     let packages = packages.iter().flat_map(|package| ["-p", package]);
     let status = Command::new(cargo).args(["build", "--quiet", "--bins"]).args(packages).status()?;
     if status.success() { Ok(()) } else { Err("the programs could not be built".into()) }
+}
+
+/// Returns whether nothing was found.
+fn fuzz(options: &Fuzz) -> Outcome<bool> {
+    // Beside the folder of the profile that this program was built with.
+    let own = std::env::current_exe()?;
+    let folder = own.ancestors().nth(2).ok_or("this program is in no folder of Cargo's")?.join("fuzz");
+    let targets = if options.targets.is_empty() { TARGETS.to_vec() } else { options.targets.clone() };
+    if let Some(input) = &options.input {
+        let [target] = &targets[..] else { return Err("an input is for one target".into()) };
+        return Ok(campaign::reproduce(&folder, target, input)?.success());
+    }
+    let results = if options.results {
+        Results::read(&folder)?
+    } else {
+        let campaign =
+            if options.resume { Campaign::resume(&folder)? } else { Campaign::begin(&folder, &targets)? };
+        let processor_time = Duration::from_secs_f64(options.minutes * 60.0);
+        println!("{}", Reached::head());
+        let tell = |name: &str, reached: &Reached| println!("{}", reached.row(name));
+        campaign.run(&targets, processor_time, options.jobs, &tell)?;
+        println!();
+        campaign.results()
+    };
+    println!("{results}");
+    for (name, finding) in results.findings() {
+        let finding = finding.display();
+        println!("FINDING: {finding}");
+        println!("  again: cargo drill fuzz --target {name} --input {finding}");
+        println!("  once mended, it goes to tests/fuzz/corpus/{name}, so that it does not come back");
+    }
+    Ok(results.findings().next().is_none())
+}
+
+fn targets() -> impl clap::builder::TypedValueParser<Value = Target> {
+    let names = PossibleValuesParser::new(TARGETS.map(|target| target.name));
+    names.try_map(|name| Target::named(&name).ok_or("no such target"))
+}
+
+fn minutes(text: &str) -> Result<f64, String> {
+    let minutes: f64 = text.parse().map_err(|error: std::num::ParseFloatError| error.to_string())?;
+    // A month: more is a slip, and no duration could be too long.
+    if minutes > 0.0 && minutes <= 43_200.0 { Ok(minutes) } else { Err("more than 0, at most 43200".into()) }
 }
