@@ -9,7 +9,9 @@
 //!
 //! All it writes is in one folder:
 //! ```text
+//! lock            held while a campaign runs: two would spoil each other's results
 //! program         the instrumented program that the campaign runs
+//! reproducer      the one that has last run a single input
 //! results.json    what each target has spent and reached
 //! corpus/TARGET   inputs that reach what those before them did not; the corpus in the repository is only read
 //! findings/       inputs that broke something: TARGET-crash-…, TARGET-oom-…, TARGET-timeout-…
@@ -20,7 +22,7 @@ mod output;
 mod process;
 mod results;
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -42,6 +44,8 @@ const RESIDENT_MIB_MAX: u32 = 1024;
 /// milliseconds; a busy machine may let it wait.
 const INPUT_SECONDS_MAX: u32 = 20;
 
+const PROGRAM: &str = "program";
+
 /// What goes wrong here ends the campaign: the text says what, nobody handles it. A finding is no error.
 pub type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -50,6 +54,8 @@ pub type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 pub struct Campaign {
     folder: PathBuf,
     results: Mutex<Results>,
+    /// Unlocked when dropped.
+    _lock: File,
 }
 
 impl Campaign {
@@ -57,26 +63,29 @@ impl Campaign {
     /// inputs stay in the corpus.
     ///
     /// # Errors
-    /// The program cannot be built, the folder cannot be written.
+    /// The program cannot be built, the folder cannot be written, or another campaign runs in it.
     pub fn begin(folder: &Path, targets: &[Target]) -> Outcome<Self> {
-        build(folder)?;
+        let lock = lock(folder)?;
+        build(&folder.join(PROGRAM))?;
         let mut results = Results::read(folder)?;
         for target in targets {
             results.targets.remove(target.name);
         }
         results.write(folder)?;
-        Ok(Self { folder: folder.to_owned(), results: Mutex::new(results) })
+        Ok(Self { folder: folder.to_owned(), results: Mutex::new(results), _lock: lock })
     }
 
     /// Takes up the campaign that has been interrupted, with the program that it began with.
     ///
     /// # Errors
-    /// There is none.
+    /// There is none, or it still runs.
     pub fn resume(folder: &Path) -> Outcome<Self> {
-        if !program(folder).is_file() {
+        if !folder.join(PROGRAM).is_file() {
             return Err("there is no campaign to take up".into());
         }
-        Ok(Self { folder: folder.to_owned(), results: Mutex::new(Results::read(folder)?) })
+        let lock = lock(folder)?;
+        let results = Mutex::new(Results::read(folder)?);
+        Ok(Self { folder: folder.to_owned(), results, _lock: lock })
     }
 
     /// Runs each target until it has spent `processor_time` in all, `jobs` of them at a time, and tells each one's
@@ -127,10 +136,12 @@ impl Campaign {
         for folder in [&corpus, &findings, &logs] {
             fs::create_dir_all(folder)?;
         }
-        let mut command = bounded(&self.folder, target);
+        let mut command = bounded(&self.folder.join(PROGRAM), target);
         command
             .arg(format!("-max_len={}", target.input_bytes_max))
             .arg(format!("-artifact_prefix={}/{}-", findings.display(), target.name))
+            // An input that comes nearer to what it is compared with is kept too: formats are made of such comparisons.
+            .arg("-use_value_profile=1")
             .args(["-print_final_stats=1", "-reload=0"])
             .args([&corpus, &target.corpus()]);
         let fuzzer = Fuzzer::start(command, &logs.join(target.name))?;
@@ -155,8 +166,10 @@ impl Campaign {
 /// # Errors
 /// The program cannot be built or run.
 pub fn reproduce(folder: &Path, target: &Target, input: &Path) -> Outcome<ExitStatus> {
-    build(folder)?;
-    let mut child = bounded(folder, target).arg(input).stdin(Stdio::piped()).spawn()?;
+    fs::create_dir_all(folder)?;
+    let program = folder.join("reproducer");
+    build(&program)?;
+    let mut child = bounded(&program, target).arg(input).stdin(Stdio::piped()).spawn()?;
     // Its end would be the end of the program.
     let held = child.stdin.take();
     let status = child.wait()?;
@@ -164,8 +177,8 @@ pub fn reproduce(folder: &Path, target: &Target, input: &Path) -> Outcome<ExitSt
     Ok(status)
 }
 
-fn bounded(folder: &Path, target: &Target) -> Command {
-    let mut command = Command::new(program(folder));
+fn bounded(program: &Path, target: &Target) -> Command {
+    let mut command = Command::new(program);
     command
         .env(TARGET_VARIABLE, target.name)
         .arg(format!("-rss_limit_mb={RESIDENT_MIB_MAX}"))
@@ -173,13 +186,16 @@ fn bounded(folder: &Path, target: &Target) -> Command {
     command
 }
 
-fn program(folder: &Path) -> PathBuf {
-    folder.join("program")
+fn lock(folder: &Path) -> Outcome<File> {
+    fs::create_dir_all(folder)?;
+    let lock = File::create(folder.join("lock"))?;
+    lock.try_lock().map_err(|error| format!("another campaign runs in {}: {error}", folder.display()))?;
+    Ok(lock)
 }
 
-/// Compiles the program, the workspace's crates in it with coverage, and puts it into the folder. Cargo keeps these
-/// crates apart from their ordinary builds, as it does for Clippy, and shares all dependencies with them.
-fn build(folder: &Path) -> Outcome<()> {
+/// Compiles the program, the workspace's crates in it with coverage, and puts it where `program` says. Cargo keeps
+/// these crates apart from their ordinary builds, as it does for Clippy, and shares all dependencies with them.
+fn build(program: &Path) -> Outcome<()> {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
@@ -195,9 +211,25 @@ fn build(folder: &Path) -> Outcome<()> {
     let Some(built) = built.filter(|_| output.status.success()) else {
         return Err("the instrumented program could not be built".into());
     };
-    fs::create_dir_all(folder)?;
-    // Beside it first: a campaign that runs keeps the program that it has.
-    let beside = folder.join("program.new");
-    fs::copy(built, &beside)?;
-    Ok(fs::rename(beside, program(folder))?)
+    // Cargo may build over its own file while this one runs.
+    fs::copy(built, program)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_campaign_at_a_time_runs_in_a_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = Campaign::resume(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("no campaign"), "{error}");
+        fs::write(folder.path().join(PROGRAM), []).unwrap();
+        let first = Campaign::resume(folder.path()).unwrap();
+        let error = Campaign::resume(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("another campaign"), "{error}");
+        drop(first);
+        Campaign::resume(folder.path()).unwrap();
+    }
 }
