@@ -46,14 +46,19 @@ impl Line {
         let executions = words.next()?.parse().ok()?;
         let is_initial = words.next()? == "INITED";
         let mut progress = Progress { executions, is_initial, ..Progress::default() };
+        let mut is_whole = false;
         while let Some(word) = words.next() {
             match word {
                 "cov:" => progress.coverage = words.next()?.parse().ok()?,
-                "corp:" => progress.units = words.next()?.split('/').next()?.parse().ok()?,
+                "corp:" => {
+                    progress.units = words.next()?.split('/').next()?.parse().ok()?;
+                    is_whole = true;
+                }
                 _ => {}
             }
         }
-        Some(Self::Progress(progress))
+        // The word about a signal comes in the middle of a line.
+        is_whole.then_some(Self::Progress(progress))
     }
 }
 
@@ -81,6 +86,7 @@ mod tests {
             ("artifact_prefix='f/hl7-'; Test unit written to f/hl7-slow-unit-da39", None),
             ("INFO: Running with entropic power schedule (0xFF, 100).", None),
             ("stat::peak_rss_mb:              60", None),
+            ("#1601275\tREDUCE cov: 1187 ft: 7312INFO: signal received, trying to exit gracefully", None),
             ("#", None),
             ("#12", None),
             ("", None),
