@@ -11,7 +11,7 @@ use sealpost_wire::id::TenantId;
 use sealpost_wire::limits::MESSAGE_LIFETIME_SECONDS_MAX;
 use serde::Deserialize;
 
-use crate::provider::{ApnsConfig, ApnsEnvironment, ConnectionConfig, FcmConfig, StubConfig};
+use crate::provider::{ApnsConfig, ApnsEnvironment, ConnectionConfig, FcmConfig, ProxyUrl, StubConfig};
 use crate::push::PushOptions;
 use crate::store::{Schedules, StoreLimits, StoreOptions};
 
@@ -64,6 +64,8 @@ pub struct AppConfig {
     pub provider: ProviderName,
     /// Another server than the provider's own.
     pub endpoint: Option<String>,
+    /// The HTTP proxy on the way there: `http://[user:password@]host:port`.
+    pub proxy: Option<ProxyUrl>,
     /// Root certificates (PEM) trusted beside the public ones.
     pub ca_file: Option<PathBuf>,
     /// What a push shows until the app replaces it: a title, none if it is empty.
@@ -352,6 +354,7 @@ impl AppConfig {
                     .needed("service_account_file", self.service_account_file.as_ref())?,
                 project_id: self.project_id.clone(),
                 endpoint: self.endpoint.clone(),
+                proxy: self.proxy.clone(),
                 root_ca_file: self.ca_file.clone(),
                 connection: self.connection.clone(),
             })),
@@ -366,6 +369,7 @@ impl AppConfig {
             key_file: self.needed("key_file", self.key_file.as_ref())?,
             environment: self.environment.unwrap_or_default(),
             endpoint: self.endpoint.clone(),
+            proxy: self.proxy.clone(),
             root_ca_file: self.ca_file.clone(),
             stub: StubConfig {
                 title: Some(self.title.clone()).filter(|title| !title.is_empty()),
@@ -435,6 +439,7 @@ mod tests {
             "tenant",
             "provider",
             "endpoint",
+            "proxy",
             "ca_file",
             "title",
             "body",

@@ -23,6 +23,8 @@ mod fcm_answer;
 mod oauth;
 mod outcome;
 mod pool;
+mod proxy;
+mod skew;
 mod stub;
 mod token;
 
@@ -34,6 +36,7 @@ pub use connection::{ConnectionConfig, ConnectionStats};
 pub use endpoint::EndpointError;
 pub use fcm::{FcmClient, FcmConfig};
 pub use outcome::{CredentialFault, Detail, Outcome, RejectedFault, RetryClass};
+pub use proxy::ProxyUrl;
 pub use stub::StubConfig;
 pub use token::{PushToken, PushTokenError};
 
@@ -113,6 +116,15 @@ impl ProviderClient {
         match self {
             Self::Apns(client) => client.stats(),
             Self::Fcm(client) => client.stats(),
+        }
+    }
+
+    /// Seconds that the provider's clock is ahead of this machine's, as far as its answers have told.
+    #[must_use]
+    pub fn clock_ahead_s(&self) -> Option<i64> {
+        match self {
+            Self::Apns(client) => client.clock_ahead_s(),
+            Self::Fcm(client) => client.clock_ahead_s(),
         }
     }
 }

@@ -120,7 +120,8 @@ impl Pusher {
     pub fn refresh_metrics(&self) {
         let now_ms = self.clock.now_millis();
         for app in &self.apps {
-            self.metrics.refresh_app(&app.name, app.gate.is_closed(), app.client.stats());
+            let client = &app.client;
+            self.metrics.refresh_app(&app.name, app.gate.is_closed(), client.stats(), client.clock_ahead_s());
             for priority in Priority::ALL {
                 let state = self.store.lane_state(app.id, priority, now_ms);
                 self.metrics.lane(&app.name, priority).refresh(state, now_ms);

@@ -18,6 +18,7 @@ use super::connection::{ConnectionConfig, ConnectionStats};
 use super::endpoint::{Dialer, Endpoint, Protocols};
 use super::outcome::{Detail, Outcome};
 use super::pool::Pool;
+use super::proxy::ProxyUrl;
 use super::stub::{StubConfig, apns_stub};
 use super::{ProviderError, Push, PushPriority, PushToken, apns_answer, exchange};
 
@@ -39,6 +40,9 @@ pub struct ApnsConfig {
     /// Another server than the environment's: `https://host[:port]`.
     #[serde(default)]
     pub endpoint: Option<String>,
+    /// The HTTP proxy on the way there: `http://[user:password@]host:port`.
+    #[serde(default)]
+    pub proxy: Option<ProxyUrl>,
     /// Root certificates (PEM) trusted beside the public ones.
     #[serde(default)]
     pub root_ca_file: Option<PathBuf>,
@@ -108,6 +112,7 @@ impl ApnsClient {
         let endpoint = Endpoint::parse_origin(url)?;
         let dialer = Dialer::new(
             endpoint.clone(),
+            config.proxy.as_ref(),
             config.root_ca_file.as_deref(),
             Protocols::Http2Only,
             config.connection.connect_timeout(),
@@ -130,7 +135,8 @@ impl ApnsClient {
         let Some(path) = device_path(token) else {
             return Outcome::BadToken { detail: Detail::new("not a device token of APNs") };
         };
-        let variable = Variable::new(push, self.clock.now().0);
+        let sent_ms = self.clock.now_millis();
+        let variable = Variable::new(push, self.signer.skew().theirs(sent_ms / 1000));
         let mut prepared = self.prepare(self.signer.current());
         let mut is_first = true;
         loop {
@@ -139,6 +145,8 @@ impl ApnsClient {
                 Ok(answer) => answer,
                 Err(no_answer) => return no_answer.into(),
             };
+            // Measured over all that this push took, which is never too narrow.
+            self.signer.skew().observe(&answer.headers, sent_ms, self.clock.now_millis());
             if answer.status == StatusCode::OK {
                 let id = answer.headers.get(&APNS_ID).unwrap_or(&variable.id);
                 return Outcome::Accepted { provider_id: Detail::from_bytes(id.as_bytes()) };
@@ -155,7 +163,8 @@ impl ApnsClient {
                 is_first = false;
                 continue;
             }
-            return refusal.outcome(exchange::retry_after(&answer.headers, self.clock.now().0));
+            let their_now = self.signer.skew().theirs(self.clock.now().0);
+            return refusal.outcome(exchange::retry_after(&answer.headers, their_now));
         }
     }
 
@@ -163,6 +172,12 @@ impl ApnsClient {
     #[must_use]
     pub fn stats(&self) -> ConnectionStats {
         self.pool.stats()
+    }
+
+    /// Seconds that APNs' clock is ahead of this machine's, as far as its answers have told.
+    #[must_use]
+    pub fn clock_ahead_s(&self) -> Option<i64> {
+        self.signer.skew().ahead_s()
     }
 
     /// The headers that do not differ between pushes, made once for each provider token.

@@ -4,6 +4,10 @@
 //! A token per process, restart or node breaks the second rule. So a token is a function of team, key and time
 //! alone: `iat` is the start of a half-hour window, and the signature is deterministic (RFC 6979). All nodes, and
 //! a process that starts again, send the same bytes.
+//!
+//! The time is APNs' own as far as its answers have told it ([`Skew`]). Until they have, or where they carry no
+//! `date`, a window is used from five minutes after its start until 35, so that a clock which is five minutes off
+//! breaks neither rule.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,6 +25,7 @@ use rustls_pki_types::pem::PemObject as _;
 use sealpost_wire::clock::Clock;
 use serde_json::json;
 
+use super::skew::Skew;
 use super::{ProviderError, read_file};
 
 /// The provider tokens of all teams: clients that name the same team and key share one. Make one for the process
@@ -65,17 +70,26 @@ pub(super) struct ProviderToken {
     pub(super) bearer: HeaderValue,
     /// `iat`, in seconds since the Unix epoch.
     issued_at: u64,
-    /// When this process began to use it.
+    /// When this process began to use it, by this machine's clock: only what has passed since then counts.
     signed_at: u64,
 }
 
 impl ProviderToken {
-    fn is_usable(&self, now: u64) -> bool {
-        let age_s = now.saturating_sub(self.issued_at);
-        let is_clock_set_back = now.saturating_add(CLOCK_STEP_S) < self.signed_at;
-        let may_change = now.saturating_sub(self.signed_at) >= CHANGE_S_MIN;
-        !is_clock_set_back && age_s < AGE_S_MAX && (age_s < WINDOW_S || !may_change)
+    fn is_usable(&self, now: Now) -> bool {
+        let is_from_the_future = self.issued_at > now.theirs.saturating_add(AHEAD_S_MAX);
+        let age_s = now.theirs.saturating_sub(self.issued_at);
+        let may_change = now.ours.abs_diff(self.signed_at) >= CHANGE_S_MIN;
+        !is_from_the_future && age_s < AGE_S_MAX && (age_s < USE_S + SETTLE_S || !may_change)
     }
+}
+
+/// One moment by two clocks, in seconds since the Unix epoch.
+#[derive(Clone, Copy)]
+struct Now {
+    /// This machine's.
+    ours: u64,
+    /// APNs', as far as it is known.
+    theirs: u64,
 }
 
 /// Signs the provider tokens of one key, and keeps the present one.
@@ -84,6 +98,7 @@ pub(super) struct TokenSigner {
     key_id: String,
     key: SigningKey,
     clock: Arc<dyn Clock>,
+    skew: Skew,
     current: ArcSwapOption<ProviderToken>,
     /// When a token was last signed because APNs found the one before expired. Also the lock of signing.
     renewed_at: Mutex<Option<u64>>,
@@ -113,14 +128,20 @@ impl TokenSigner {
             key_id: key_id.to_owned(),
             key,
             clock,
+            skew: Skew::new(),
             current: ArcSwapOption::empty(),
             renewed_at: Mutex::new(None),
         })
     }
 
+    /// What is known of APNs' clock.
+    pub(super) const fn skew(&self) -> &Skew {
+        &self.skew
+    }
+
     /// The token to use now.
     pub(super) fn current(&self) -> Arc<ProviderToken> {
-        let now = self.clock.now().0;
+        let now = self.now();
         if let Some(token) = self.current.load_full().filter(|token| token.is_usable(now)) {
             return token;
         }
@@ -129,33 +150,41 @@ impl TokenSigner {
         if let Some(token) = previous.clone().filter(|token| token.is_usable(now)) {
             return token;
         }
-        let window = now - now % WINDOW_S;
+        let window = window(now.theirs);
         // After a token that was signed out of turn, the window's start may be too close to it.
         let is_close = |token: Arc<ProviderToken>| {
             (token.issued_at..token.issued_at.saturating_add(CHANGE_S_MIN)).contains(&window)
         };
-        self.replace(if previous.is_some_and(is_close) { now } else { window }, now)
+        self.replace(if previous.is_some_and(is_close) { now.theirs } else { window }, now)
     }
 
     /// Another token than `refused`, which APNs found expired. `None` where one was signed for this reason within
     /// the last 20 minutes: then the clock is wrong, and further tokens would only add a second refusal.
     pub(super) fn renew(&self, refused: &Arc<ProviderToken>) -> Option<Arc<ProviderToken>> {
-        let now = self.clock.now().0;
+        let now = self.now();
         let mut renewed_at = self.renewed_at.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(token) = self.current.load_full().filter(|token| !Arc::ptr_eq(token, refused)) {
             return Some(token);
         }
-        if renewed_at.is_some_and(|at| now.saturating_sub(at) < CHANGE_S_MIN) {
+        if renewed_at.is_some_and(|at| now.ours.abs_diff(at) < CHANGE_S_MIN) {
             return None;
         }
-        *renewed_at = Some(now);
-        // A second later or earlier makes no difference to APNs, the same bytes again would.
-        let issued_at = if refused.issued_at == now { now.saturating_sub(1) } else { now };
-        Some(self.replace(issued_at, now))
+        *renewed_at = Some(now.ours);
+        // The refusal may have told that our clock is wrong. Then the usual token is another one than the refused.
+        let window = window(now.theirs);
+        let is_far = refused.issued_at.abs_diff(window) >= CHANGE_S_MIN;
+        // A second earlier makes no difference to APNs, the same bytes again would.
+        let present = now.theirs - u64::from(now.theirs == refused.issued_at);
+        Some(self.replace(if is_far { window } else { present }, now))
     }
 
-    fn replace(&self, issued_at: u64, now: u64) -> Arc<ProviderToken> {
-        let token = Arc::new(ProviderToken { bearer: self.sign(issued_at), issued_at, signed_at: now });
+    fn now(&self) -> Now {
+        let ours = self.clock.now().0;
+        Now { ours, theirs: self.skew.theirs(ours) }
+    }
+
+    fn replace(&self, issued_at: u64, now: Now) -> Arc<ProviderToken> {
+        let token = Arc::new(ProviderToken { bearer: self.sign(issued_at), issued_at, signed_at: now.ours });
         self.current.store(Some(Arc::clone(&token)));
         token
     }
@@ -179,6 +208,12 @@ impl fmt::Debug for TokenSigner {
     }
 }
 
+/// The start of the half-hour whose token is in use.
+const fn window(now: u64) -> u64 {
+    let settled = now.saturating_sub(SETTLE_S);
+    settled - settled % USE_S
+}
+
 /// An `authorization` value: never indexed by HPACK, not shown by `Debug`.
 pub(super) fn bearer(text: &str) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_str(text).ok()?;
@@ -187,14 +222,16 @@ pub(super) fn bearer(text: &str) -> Option<HeaderValue> {
 }
 
 const KEY: &str = "the APNs key";
-/// One `iat` serves this long.
-const WINDOW_S: u64 = 30 * 60;
+/// One `iat` serves this long,
+const USE_S: u64 = 30 * 60;
+/// and not before this has passed since it: clocks may differ by as much.
+const SETTLE_S: u64 = 5 * 60;
 /// A token is not changed sooner than this after this process began to use it.
 const CHANGE_S_MIN: u64 = 20 * 60;
 /// A token is not used longer than this after its `iat`.
 const AGE_S_MAX: u64 = 55 * 60;
-/// A clock that is set back by more makes the token's age meaningless.
-const CLOCK_STEP_S: u64 = 60;
+/// A token that is dated further ahead is refused.
+const AHEAD_S_MAX: u64 = 60;
 const ID_BYTES_MAX: usize = 32;
 
 #[cfg(test)]
@@ -260,8 +297,8 @@ mod tests {
 
     #[test]
     fn another_node_or_a_restart_sends_the_same_bytes() {
-        let first = fixture(START + 7);
-        let clock = Arc::new(TestClock(AtomicU64::new(START + 1500)));
+        let first = fixture(START + SETTLE_S + 7);
+        let clock = Arc::new(TestClock(AtomicU64::new(START + SETTLE_S + 1500)));
         let second = ApnsTokens::default().signer("TEAM", "KEY", first.key_file.path(), clock).unwrap();
         assert_eq!(first.signer.current().bearer.as_bytes(), second.current().bearer.as_bytes());
     }
@@ -312,10 +349,66 @@ mod tests {
         assert!(early.issued_at > START && corrected.issued_at <= START);
     }
 
+    /// What APNs sees of a process whose clock is `ours_ahead_s` ahead, from its start at every phase of a window:
+    /// each token must be from the last hour, and follow the one before by 20 minutes. `is_told`: its answers
+    /// carry a `date`.
+    fn assert_within_apns_rules(ours_ahead_s: i64, is_told: bool) {
+        for phase_s in (0..USE_S).step_by(170) {
+            let begins = START + phase_s;
+            let ours = |theirs: u64| theirs.checked_add_signed(ours_ahead_s).unwrap();
+            let fixture = fixture(ours(begins));
+            let mut accepted: Option<u64> = None;
+            let mut refusals = 0;
+            for theirs in (begins..begins + 3 * 3600).step_by(10) {
+                fixture.clock.0.store(ours(theirs), Ordering::Relaxed);
+                let mut token = fixture.signer.current();
+                if is_told {
+                    let now_ms = fixture.clock.now_millis();
+                    fixture.signer.skew().observe(&dated(theirs), now_ms, now_ms);
+                }
+                let is_young = |token: &ProviderToken| {
+                    token.issued_at <= theirs + AHEAD_S_MAX && theirs - token.issued_at.min(theirs) <= 3600
+                };
+                if !is_young(&token) {
+                    refusals += 1;
+                    token = fixture.signer.renew(&token).expect("the first refusal within 20 minutes");
+                }
+                assert!(is_young(&token), "{ours_ahead_s} s ahead, {} s into it", theirs - begins);
+                if accepted != Some(token.issued_at) {
+                    let gap_s = accepted.map(|before| token.issued_at.abs_diff(before));
+                    assert!(gap_s.is_none_or(|gap_s| gap_s >= 1200), "{ours_ahead_s} s ahead: {gap_s:?} s");
+                    accepted = Some(token.issued_at);
+                }
+            }
+            assert!(refusals <= u32::from(is_told), "{ours_ahead_s} s ahead: {refusals} refusals");
+        }
+    }
+
+    fn dated(theirs: u64) -> http::HeaderMap {
+        let date = std::time::UNIX_EPOCH + std::time::Duration::from_secs(theirs);
+        let date = httpdate::fmt_http_date(date).parse().unwrap();
+        http::HeaderMap::from_iter([(http::header::DATE, date)])
+    }
+
+    #[test]
+    fn a_clock_that_is_five_minutes_off_breaks_no_rule() {
+        for ours_ahead_s in [-300, -299, -120, -1, 0, 1, 120, 300] {
+            assert_within_apns_rules(ours_ahead_s, false);
+            assert_within_apns_rules(ours_ahead_s, true);
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_far_off_costs_one_refusal_where_apns_tells_the_time() {
+        for ours_ahead_s in [-86_400, -3600, -1300, -600, 600, 1300, 3600, 86_400] {
+            assert_within_apns_rules(ours_ahead_s, true);
+        }
+    }
+
     #[test]
     fn signature_verifies_and_the_header_is_not_shown() {
         use p256::ecdsa::signature::Verifier as _;
-        let fixture = fixture(START + 90);
+        let fixture = fixture(START + SETTLE_S + 90);
         let token = fixture.signer.current();
         let jwt = token.bearer.to_str().unwrap().strip_prefix("bearer ").unwrap();
         let (signed, signature) = jwt.rsplit_once('.').unwrap();

@@ -15,6 +15,7 @@ use tokio_rustls::TlsConnector;
 use url::{Host, Url};
 
 use super::outcome::Detail;
+use super::proxy::{Proxy, ProxyError, ProxyUrl};
 
 /// Why an address in the configuration cannot be used. A retry does not help.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +34,9 @@ pub enum EndpointError {
         /// What is wrong with it.
         why: String,
     },
+    /// Not a URL of a proxy. It may hold a password, so it is not quoted.
+    #[error("proxy is not a URL of the form http://[user:password@]host:port")]
+    Proxy,
     /// TLS cannot be set up.
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),
@@ -123,6 +127,8 @@ pub(super) enum DialError {
     Resolve(io::Error),
     #[error("connect: {0}")]
     Connect(io::Error),
+    #[error("proxy: {0}")]
+    Proxy(#[from] ProxyError),
     #[error("TLS: {0}")]
     Tls(io::Error),
     #[error("server does not speak HTTP/2")]
@@ -134,6 +140,7 @@ pub(super) enum DialError {
 /// Opens connections to one endpoint.
 pub(super) struct Dialer {
     pub(super) endpoint: Endpoint,
+    proxy: Option<Proxy>,
     tls: Option<TlsConnector>,
     /// What an endpoint without TLS speaks; with TLS, what is offered by ALPN.
     protocols: Protocols,
@@ -152,6 +159,7 @@ impl Dialer {
     /// has its own.
     pub(super) fn new(
         endpoint: Endpoint,
+        proxy: Option<&ProxyUrl>,
         root_ca_file: Option<&Path>,
         protocols: Protocols,
         timeout: Duration,
@@ -161,18 +169,27 @@ impl Dialer {
         } else {
             None
         };
-        Ok(Self { endpoint, tls, protocols, timeout })
+        let proxy = proxy.map(Proxy::parse).transpose()?;
+        Ok(Self { endpoint, proxy, tls, protocols, timeout })
     }
 
-    /// Looks the name up, connects, and shakes hands.
+    /// Looks the name up, connects (through the proxy, where there is one), and shakes hands.
     pub(super) async fn dial(&self) -> Result<(Transport, Protocol), DialError> {
         timeout(self.timeout, self.dial_unbounded()).await.unwrap_or(Err(DialError::Timeout(self.timeout)))
     }
 
     async fn dial_unbounded(&self) -> Result<(Transport, Protocol), DialError> {
-        let stream = self.connect_any_address().await?;
-        // A push is one small write that waits for its answer: Nagle's algorithm would hold it back.
-        stream.set_nodelay(true).map_err(DialError::Connect)?;
+        let Endpoint { host, port, .. } = &self.endpoint;
+        match &self.proxy {
+            None => self.shake_hands(self.connect_any_address(host, *port).await?).await,
+            Some(proxy) => {
+                let stream = self.connect_any_address(&proxy.host, proxy.port).await?;
+                self.shake_hands(proxy.tunnel(stream, host, *port).await?).await
+            }
+        }
+    }
+
+    async fn shake_hands(&self, stream: impl Stream + 'static) -> Result<(Transport, Protocol), DialError> {
         let Some(tls) = &self.tls else {
             let protocol = match self.protocols {
                 Protocols::Http2Only => Protocol::Http2,
@@ -192,14 +209,16 @@ impl Dialer {
     }
 
     /// Tries the name's addresses in their order; one that swallows packets must not use up the whole timeout.
-    async fn connect_any_address(&self) -> Result<TcpStream, DialError> {
-        let addresses = lookup_host((self.endpoint.host.as_str(), self.endpoint.port))
-            .await
-            .map_err(DialError::Resolve)?;
+    async fn connect_any_address(&self, host: &str, port: u16) -> Result<TcpStream, DialError> {
+        let addresses = lookup_host((host, port)).await.map_err(DialError::Resolve)?;
         let mut last_error = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address in addresses.take(ADDRESSES_MAX) {
             match timeout(self.timeout / ADDRESS_SHARE, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Ok(stream)) => {
+                    // A push is one small write that waits for its answer: Nagle's algorithm would hold it back.
+                    stream.set_nodelay(true).map_err(DialError::Connect)?;
+                    return Ok(stream);
+                }
                 Ok(Err(error)) => last_error = error,
                 Err(_elapsed) => last_error = io::ErrorKind::TimedOut.into(),
             }
@@ -286,7 +305,8 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "not a certificate").unwrap();
         let endpoint = || Endpoint::parse("https://localhost").unwrap();
-        let dialer = |path| Dialer::new(endpoint(), Some(path), Protocols::Http2Only, Duration::from_secs(1));
+        let dialer =
+            |path| Dialer::new(endpoint(), None, Some(path), Protocols::Http2Only, Duration::from_secs(1));
         assert!(dialer(file.path()).is_err());
         assert!(dialer(Path::new("/nonexistent/ca.pem")).is_err());
     }

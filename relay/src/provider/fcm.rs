@@ -20,6 +20,7 @@ use super::fcm_answer::FcmRefusal;
 use super::oauth::{AccessToken, AccessTokens, ServiceAccount};
 use super::outcome::{Detail, Outcome};
 use super::pool::Pool;
+use super::proxy::ProxyUrl;
 use super::{ProviderError, Push, PushPriority, PushToken, exchange, stub};
 
 /// One app at FCM.
@@ -34,6 +35,9 @@ pub struct FcmConfig {
     /// Another server than Google's: `https://host[:port]`.
     #[serde(default)]
     pub endpoint: Option<String>,
+    /// The HTTP proxy on the way to both: `http://[user:password@]host:port`.
+    #[serde(default)]
+    pub proxy: Option<ProxyUrl>,
     /// Root certificates (PEM) trusted beside the public ones, for the endpoint and for `token_uri`.
     #[serde(default)]
     pub root_ca_file: Option<PathBuf>,
@@ -62,12 +66,13 @@ impl FcmClient {
         config.connection.validate()?;
         let account = ServiceAccount::load(&config.service_account_file)?;
         let path = messages_path(config.project_id.as_deref().unwrap_or(&account.project_id))?;
-        let root_ca_file = config.root_ca_file.as_deref();
+        let (proxy, root_ca_file) = (config.proxy.as_ref(), config.root_ca_file.as_deref());
         let connect_timeout = config.connection.connect_timeout();
         let endpoint = Endpoint::parse_origin(config.endpoint.as_deref().unwrap_or(ENDPOINT))?;
-        let dialer = Dialer::new(endpoint.clone(), root_ca_file, Protocols::Http2Only, connect_timeout)?;
+        let dialer =
+            Dialer::new(endpoint.clone(), proxy, root_ca_file, Protocols::Http2Only, connect_timeout)?;
         Ok(Self {
-            tokens: AccessTokens::new(account, root_ca_file, connect_timeout, Arc::clone(&clock))?,
+            tokens: AccessTokens::new(account, proxy, root_ca_file, connect_timeout, Arc::clone(&clock))?,
             request_timeout: config.connection.request_timeout(),
             pool: Pool::new(dialer, config.connection),
             clock,
@@ -80,6 +85,7 @@ impl FcmClient {
     pub async fn push(&self, token: &PushToken, push: Push) -> Outcome {
         let deadline = Instant::now() + self.request_timeout;
         let body = message(token, push);
+        let sent_ms = self.clock.now_millis();
         let mut access = match self.tokens.current(deadline).await {
             Ok(access) => access,
             Err(failure) => return failure.into(),
@@ -91,6 +97,7 @@ impl FcmClient {
                 Ok(answer) => answer,
                 Err(no_answer) => return no_answer.into(),
             };
+            self.tokens.skew().observe(&answer.headers, sent_ms, self.clock.now_millis());
             if answer.status == StatusCode::OK {
                 return Outcome::Accepted { provider_id: message_id(&answer.body) };
             }
@@ -103,7 +110,8 @@ impl FcmClient {
                 is_first = false;
                 continue;
             }
-            return refusal.outcome(exchange::retry_after(&answer.headers, self.clock.now().0));
+            let their_now = self.tokens.skew().theirs(self.clock.now().0);
+            return refusal.outcome(exchange::retry_after(&answer.headers, their_now));
         }
     }
 
@@ -111,6 +119,12 @@ impl FcmClient {
     #[must_use]
     pub fn stats(&self) -> ConnectionStats {
         self.pool.stats()
+    }
+
+    /// Seconds that Google's clock is ahead of this machine's, as far as its answers have told.
+    #[must_use]
+    pub fn clock_ahead_s(&self) -> Option<i64> {
+        self.tokens.skew().ahead_s()
     }
 }
 

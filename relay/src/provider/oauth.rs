@@ -24,6 +24,8 @@ use zeroize::Zeroizing;
 use super::apns_token::bearer;
 use super::endpoint::{DialError, Dialer, Endpoint, Protocol, Protocols};
 use super::outcome::{CredentialFault, Detail, Outcome};
+use super::proxy::ProxyUrl;
+use super::skew::Skew;
 use super::{ProviderError, backoff, exchange, read_file};
 
 /// What of a service account's key file is used. The file has more fields.
@@ -84,6 +86,7 @@ pub(super) struct AccessTokens {
     token_uri: String,
     dialer: Dialer,
     clock: Arc<dyn Clock>,
+    skew: Skew,
     current: ArcSwapOption<AccessToken>,
     is_refreshing_ahead: AtomicBool,
     fetching: Mutex<Fetching>,
@@ -101,6 +104,7 @@ struct Fetching {
 impl AccessTokens {
     pub(super) fn new(
         account: ServiceAccount,
+        proxy: Option<&ProxyUrl>,
         root_ca_file: Option<&Path>,
         connect_timeout: Duration,
         clock: Arc<dyn Clock>,
@@ -109,7 +113,7 @@ impl AccessTokens {
         let key = EncodingKey::from_rsa_pem(account.private_key.as_bytes())
             .map_err(|_| invalid("private_key is no RSA key in PEM"))?;
         let endpoint = Endpoint::parse(&account.token_uri)?;
-        let dialer = Dialer::new(endpoint, root_ca_file, Protocols::Http2OrHttp1, connect_timeout)?;
+        let dialer = Dialer::new(endpoint, proxy, root_ca_file, Protocols::Http2OrHttp1, connect_timeout)?;
         let tokens = Self {
             key,
             key_id: account.private_key_id,
@@ -117,12 +121,18 @@ impl AccessTokens {
             token_uri: account.token_uri,
             dialer,
             clock,
+            skew: Skew::new(),
             current: ArcSwapOption::empty(),
             is_refreshing_ahead: AtomicBool::new(false),
             fetching: Mutex::default(),
         };
-        tokens.assertion().map_err(|_| invalid("private_key cannot sign"))?;
+        tokens.assertion(0).map_err(|_| invalid("private_key cannot sign"))?;
         Ok(Arc::new(tokens))
+    }
+
+    /// What is known of Google's clock.
+    pub(super) const fn skew(&self) -> &Skew {
+        &self.skew
     }
 
     /// The token to use now; waits for one until `deadline`.
@@ -239,18 +249,31 @@ impl AccessTokens {
     }
 
     async fn fetch(&self) -> Result<AccessToken, TokenFailure> {
-        let assertion = self.assertion().map_err(|_| endpoint_failure("assertion not signed", FIRST_WAIT))?;
-        // A JWT has no character that a form would escape.
-        let form = Bytes::from([FORM, &assertion].concat());
-        let answer =
-            self.post(form).await.map_err(|error| endpoint_failure(&error.to_string(), FIRST_WAIT))?;
+        let issued_at = self.skew.theirs(self.clock.now().0);
+        let mut answer = self.exchange(issued_at).await?;
+        let told = self.skew.theirs(self.clock.now().0);
+        if answer.status.is_client_error() && told.abs_diff(issued_at) > ASSERTION_OFF_S_MAX {
+            // Dated by a clock that is wrong, as this very answer tells.
+            answer = self.exchange(told).await?;
+        }
         read_answer(answer.status, &answer.headers, &answer.body, self.clock.now().0)
     }
 
-    fn assertion(&self) -> jsonwebtoken::errors::Result<Zeroizing<String>> {
+    async fn exchange(&self, issued_at: u64) -> Result<TokenAnswer, TokenFailure> {
+        let assertion =
+            self.assertion(issued_at).map_err(|_| endpoint_failure("assertion not signed", FIRST_WAIT))?;
+        // A JWT has no character that a form would escape.
+        let form = Bytes::from([FORM, &assertion].concat());
+        let sent_ms = self.clock.now_millis();
+        let answer =
+            self.post(form).await.map_err(|error| endpoint_failure(&error.to_string(), FIRST_WAIT))?;
+        self.skew.observe(&answer.headers, sent_ms, self.clock.now_millis());
+        Ok(answer)
+    }
+
+    fn assertion(&self, issued_at: u64) -> jsonwebtoken::errors::Result<Zeroizing<String>> {
         let mut header = Header::new(Algorithm::RS256);
         header.kid = Some(self.key_id.clone());
-        let issued_at = self.clock.now().0;
         let claims = Claims {
             iss: &self.client_email,
             scope: SCOPE,
@@ -398,6 +421,8 @@ const SCOPE: &str = "https://www.googleapis.com/auth/firebase.messaging";
 const FORM: &str = "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion=";
 /// How long the assertion is valid: the longest that Google takes.
 const ASSERTION_S: u64 = 3600;
+/// An assertion that was refused and is dated this far off is made again at once.
+const ASSERTION_OFF_S_MAX: u64 = 30;
 /// A token is replaced this long before it expires, or at three quarters of a shorter life.
 const REFRESH_AHEAD_S: u64 = 600;
 const LIFETIME_S_MIN: u64 = 1;

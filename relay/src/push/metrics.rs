@@ -24,6 +24,7 @@ pub(super) struct PushMetrics {
     oldest: IntGaugeVec,
     paused: IntGaugeVec,
     connections: IntGaugeVec,
+    clock_ahead: IntGaugeVec,
 }
 
 impl PushMetrics {
@@ -71,6 +72,11 @@ impl PushMetrics {
                 "Open connections to the provider of an app.",
                 &["app"],
             )?,
+            clock_ahead: metrics.gauges(
+                "sealpost_relay_provider_clock_ahead_seconds",
+                "How far the clock of an app's provider is ahead of this machine's; absent until it tells.",
+                &["app"],
+            )?,
         })
     }
 
@@ -91,10 +97,19 @@ impl PushMetrics {
         }
     }
 
-    pub(super) fn refresh_app(&self, app: &str, is_paused: bool, stats: ConnectionStats) {
+    pub(super) fn refresh_app(
+        &self,
+        app: &str,
+        is_paused: bool,
+        stats: ConnectionStats,
+        clock_ahead_s: Option<i64>,
+    ) {
         self.paused.with_label_values(&[app]).set(i64::from(is_paused));
         let connections = i64::try_from(stats.open).unwrap_or(i64::MAX);
         self.connections.with_label_values(&[app]).set(connections);
+        if let Some(ahead_s) = clock_ahead_s {
+            self.clock_ahead.with_label_values(&[app]).set(ahead_s);
+        }
     }
 }
 

@@ -209,6 +209,33 @@ async fn provider_token_changes_between_20_and_60_minutes() {
     assert!(changes.len() > 2);
 }
 
+/// TooManyProviderTokenUpdates from a clock that is off (pushy 811): the emulated team must share one token.
+#[tokio::test]
+async fn a_clock_that_is_off_stays_within_apns_window() {
+    // How far our clock is ahead of APNs', whether its answers are dated, and how often it may find a token expired.
+    for (ahead_s, is_dated, refusals_max) in
+        [(-280, false, 0), (280, false, 0), (-1500, true, 1), (1500, true, 1)]
+    {
+        let emulated = emulated(|options| options.token_update_scope = TokenUpdateScope::Team).await;
+        emulated.emulator.send_date(Provider::Apns, is_dated);
+        let clock = TestClock::at(0);
+        let client = ApnsClient::new(emulated.apns_config(&json!({})), clock.clone()).unwrap();
+        let theirs = system_now();
+        for minute in (0..240).step_by(4) {
+            let (passed_s, passed_ms) = (minute * 60, i64::try_from(minute).unwrap() * 60_000);
+            emulated.emulator.shift_clock(passed_ms);
+            clock.set((theirs + passed_s).checked_add_signed(ahead_s).unwrap());
+            let outcome = client.push(&token(1), push(1)).await;
+            assert!(matches!(outcome, Outcome::Accepted { .. }), "{ahead_s} s, minute {minute}: {outcome:?}");
+        }
+        let counts = emulated.emulator.counts().apns;
+        let refusals: u64 = counts.by_reason.values().sum();
+        assert!(refusals <= refusals_max, "{ahead_s} s: {:?}", counts.by_reason);
+        let told = client.clock_ahead_s().map(|theirs_ahead_s| theirs_ahead_s.abs_diff(-ahead_s) <= 30);
+        assert_eq!(told, is_dated.then_some(true), "{:?}", client.clock_ahead_s());
+    }
+}
+
 #[tokio::test]
 async fn several_clients_and_restarts_do_not_change_the_teams_token() {
     let emulated = emulated(|options| options.token_update_scope = TokenUpdateScope::Team).await;

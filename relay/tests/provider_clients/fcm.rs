@@ -55,6 +55,21 @@ async fn emulator_accepts_pushes_and_the_stub_is_always_the_same() {
 }
 
 #[tokio::test]
+async fn a_clock_that_is_off_is_found_by_the_first_refusal_of_an_assertion() {
+    for ahead_s in [-4000, 1500] {
+        let emulated = emulated(|_| ()).await;
+        let clock = TestClock::at(system_now().checked_add_signed(ahead_s).unwrap());
+        let client = emulated.fcm_at(&json!({}), clock);
+        assert_eq!(client.clock_ahead_s(), None);
+        let outcome = client.push(&token(1), push(1)).await;
+        assert!(matches!(outcome, Outcome::Accepted { .. }), "{ahead_s} s: {outcome:?}");
+        let told = client.clock_ahead_s().unwrap();
+        assert!(told.abs_diff(-ahead_s) <= 30, "{told} s");
+        assert_eq!(emulated.emulator.counts().oauth.by_reason["invalid_grant"], 1);
+    }
+}
+
+#[tokio::test]
 async fn only_unregistered_is_dead() {
     let emulated = emulated(|_| ()).await;
     let client = emulated.fcm(&json!({}));

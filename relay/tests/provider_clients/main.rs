@@ -6,4 +6,5 @@ mod fcm;
 mod frames;
 mod load;
 mod peer;
+mod proxy;
 mod setup;

@@ -74,15 +74,18 @@ impl Emulated {
     }
 
     pub(crate) fn fcm_at(&self, connection: &Value, clock: Arc<TestClock>) -> FcmClient {
+        FcmClient::new(self.fcm_config(connection), clock).unwrap()
+    }
+
+    pub(crate) fn fcm_config(&self, connection: &Value) -> FcmConfig {
         let manifest = self.emulator.manifest();
-        let config: FcmConfig = serde_json::from_value(json!({
+        serde_json::from_value(json!({
             "service_account_file": manifest.fcm.service_account_file,
             "endpoint": manifest.fcm.url,
             "root_ca_file": manifest.ca_file,
             "connection": connection,
         }))
-        .unwrap();
-        FcmClient::new(config, clock).unwrap()
+        .unwrap()
     }
 }
 
