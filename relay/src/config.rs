@@ -83,7 +83,7 @@ pub struct AppConfig {
     pub connection: ConnectionConfig,
     /// APNs: Apple's team.
     pub team_id: Option<String>,
-    /// APNs: the id of the key.
+    /// APNs: the id of the key, where the key's file is not named after it.
     pub key_id: Option<String>,
     /// APNs: the key (`AuthKey_….p8`).
     pub key_file: Option<PathBuf>,
@@ -114,6 +114,17 @@ pub enum ClientConfig {
     Apns(ApnsConfig),
     /// A client of FCM.
     Fcm(FcmConfig),
+}
+
+impl ClientConfig {
+    /// The files that the client is made from.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Apns(client) => client.files(),
+            Self::Fcm(client) => client.files(),
+        }
+    }
 }
 
 /// Bounds; the `limits` section.
@@ -365,7 +376,7 @@ impl AppConfig {
         Ok(ApnsConfig {
             topic: self.needed("topic", self.topic.as_ref())?,
             team_id: self.needed("team_id", self.team_id.as_ref())?,
-            key_id: self.needed("key_id", self.key_id.as_ref())?,
+            key_id: self.key_id.clone(),
             key_file: self.needed("key_file", self.key_file.as_ref())?,
             environment: self.environment.unwrap_or_default(),
             endpoint: self.endpoint.clone(),

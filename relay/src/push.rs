@@ -7,6 +7,7 @@
 //! Lanes share nothing but the app's provider client and its gate: critical messages do not wait behind bulk
 //! ones, and a credential that fails stops the lanes of its own app alone.
 
+mod follow;
 mod gate;
 mod metrics;
 mod verdict;
@@ -29,7 +30,7 @@ use self::metrics::{LaneMetrics, PushMetrics};
 use self::verdict::{Verdict, verdict};
 use crate::SystemRng;
 use crate::id_list::Devices;
-use crate::provider::{Outcome, ProviderClient, Push, PushPriority};
+use crate::provider::{FollowedClient, Outcome, Push, PushPriority};
 use crate::push_token::PushTokenKey;
 use crate::store::{AppId, LaneId, Lease, PushResult, Settling, Store, StoreError};
 
@@ -54,14 +55,14 @@ pub struct App {
     tenant: TenantId,
     id: AppId,
     name: String,
-    client: ProviderClient,
+    client: FollowedClient,
     gate: Gate,
 }
 
 impl App {
     /// The app `name` of `tenant`, at the provider of `client`.
     #[must_use]
-    pub fn new(tenant: TenantId, id: AppId, name: String, client: ProviderClient) -> Self {
+    pub fn new(tenant: TenantId, id: AppId, name: String, client: FollowedClient) -> Self {
         Self { tenant, id, name, client, gate: Gate::default() }
     }
 }
@@ -120,8 +121,7 @@ impl Pusher {
     pub fn refresh_metrics(&self) {
         let now_ms = self.clock.now_millis();
         for app in &self.apps {
-            let client = &app.client;
-            self.metrics.refresh_app(&app.name, app.gate.is_closed(), client.stats(), client.clock_ahead_s());
+            self.metrics.refresh_app(&app.name, app.gate.is_closed(), &app.client);
             for priority in Priority::ALL {
                 let state = self.store.lane_state(app.id, priority, now_ms);
                 self.metrics.lane(&app.name, priority).refresh(state, now_ms);

@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use crate::SystemRng;
 use crate::config::{ClientConfig, Config, Limits};
 use crate::metrics::DoorMetrics;
-use crate::provider::{ApnsClient, ApnsTokens, FcmClient, ProviderClient, ProviderError};
+use crate::provider::{ApnsClient, ApnsTokens, FcmClient, FollowedClient, ProviderClient, ProviderError};
 use crate::push::{App, Pusher};
 use crate::push_token::{PushTokenError, PushTokenKey};
 use crate::store::{Store, StoreError, StoreOpenError, Survey};
@@ -225,6 +225,7 @@ impl BoundRelay {
         let shutdown = edge.shutdown.clone();
         tokio::task::spawn_blocking(move || run_survey(survey, &shutdown));
         pusher.start(&edge.shutdown);
+        pusher.follow_files(edge.reload.requests(), edge.shutdown.clone());
         let sweep_now = Arc::new(Notify::new());
         tokio::spawn(sweep::run(relay.clone(), sweep_now.clone()));
         let router = router(relay, pusher, &edge, &config.http)?;
@@ -336,12 +337,13 @@ fn apps(config: &Config, store: &Store, edge: &Edge) -> Result<Vec<App>, StartEr
     let mut apps = Vec::with_capacity(config.apps.len());
     for app in &config.apps {
         let clock = edge.clock.clone();
-        let client = match app.client()? {
-            ClientConfig::Apns(client) => {
-                ApnsClient::with_tokens(client, &tokens, clock).map(ProviderClient::from)
+        let (config, tokens) = (app.client()?, tokens.clone());
+        let client = FollowedClient::new(config.files(), move || match config.clone() {
+            ClientConfig::Apns(config) => {
+                ApnsClient::with_tokens(config, &tokens, clock.clone()).map(ProviderClient::from)
             }
-            ClientConfig::Fcm(client) => FcmClient::new(client, clock).map(ProviderClient::from),
-        };
+            ClientConfig::Fcm(config) => FcmClient::new(config, clock.clone()).map(ProviderClient::from),
+        });
         let client = client.map_err(|source| StartError::Provider { app: app.name.clone(), source })?;
         // The store was opened with the same apps, and has numbered them all.
         let Some(id) = store.app(&app.tenant, &app.name) else { continue };

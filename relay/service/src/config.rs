@@ -31,13 +31,15 @@ pub enum ConfigError {
         /// What the system says.
         source: io::Error,
     },
-    /// The file is not what a configuration looks like.
-    #[error("{}: {source}", path.display())]
+    /// The file is not what a configuration looks like. The line is not quoted: it may hold a proxy's password.
+    #[error("{}, line {line}: {why}", path.display())]
     Toml {
         /// The file.
         path: PathBuf,
-        /// Where and why.
-        source: Box<toml::de::Error>,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong there.
+        why: String,
     },
     /// A secret that others than its owner may read.
     #[error("{}: others may read this secret; change its mode to 0600", path.display())]
@@ -66,8 +68,11 @@ pub fn load<T: DeserializeOwned>(path: &Path) -> Result<(T, PathBuf), ConfigErro
     File::open(path)
         .and_then(|file| file.take(CONFIG_BYTES_MAX).read_to_string(&mut text))
         .map_err(failed)?;
-    let config = toml::from_str(&text)
-        .map_err(|source| ConfigError::Toml { path: path.into(), source: Box::new(source) })?;
+    let config = toml::from_str(&text).map_err(|error| {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        ConfigError::Toml { path: path.into(), line, why: error.message().to_owned() }
+    })?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Ok((config, folder.into()))
 }
@@ -312,6 +317,28 @@ mod tests {
         for bad in ["", "00", &"00".repeat(33), &"zz".repeat(32)] {
             fs::write(&path, bad).unwrap();
             assert!(matches!(SecretKey::read(&path), Err(ConfigError::KeyForm { .. })), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_line_and_without_its_text() {
+        #[derive(Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Sample {
+            #[serde(rename = "proxy")]
+            _proxy: String,
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sample.toml");
+        for text in [
+            "\n\nproxy = \"http://u:secret@proxy:1",
+            "\n\nproxy = \"http://u:secret@proxy:1\" more",
+            "\n\nproxi = \"http://u:secret@proxy:1\"",
+        ] {
+            fs::write(&path, text).unwrap();
+            let error = load::<Sample>(&path).unwrap_err();
+            let shown = format!("{error} {error:?}");
+            assert!(shown.contains("line 3") && !shown.contains("secret"), "{shown}");
         }
     }
 

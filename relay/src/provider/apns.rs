@@ -1,5 +1,6 @@
 //! The client of the Apple Push Notification service (token-based, HTTP/2).
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,8 +31,10 @@ pub struct ApnsConfig {
     pub topic: String,
     /// The team's id, as Apple shows it.
     pub team_id: String,
-    /// The id of the key in `key_file`.
-    pub key_id: String,
+    /// The id of the key in `key_file`. Without it: the one in the name of the file that `key_file` leads to, as
+    /// Apple names it (`AuthKey_….p8`). A link that is changed then brings another key without a restart.
+    #[serde(default)]
+    pub key_id: Option<String>,
     /// The team's ES256 key (`AuthKey_….p8`: PKCS #8 in PEM).
     pub key_file: PathBuf,
     /// Which of Apple's services.
@@ -63,6 +66,27 @@ pub enum ApnsEnvironment {
     Production,
     /// Apps that a developer's machine installed.
     Sandbox,
+}
+
+impl ApnsConfig {
+    /// The files that a client is made from.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        [&self.key_file].into_iter().chain(&self.root_ca_file).cloned().collect()
+    }
+
+    fn key_id(&self) -> Result<String, ProviderError> {
+        if let Some(key_id) = &self.key_id {
+            return Ok(key_id.clone());
+        }
+        let file = std::fs::canonicalize(&self.key_file).unwrap_or_else(|_| self.key_file.clone());
+        let name = file.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        let id = name.strip_prefix("AuthKey_").and_then(|name| name.strip_suffix(".p8"));
+        id.map(str::to_owned).ok_or(ProviderError::Config {
+            field: "key_id",
+            why: "is missing, and key_file leads to no file that is named as Apple does: AuthKey_….p8",
+        })
+    }
 }
 
 impl ApnsEnvironment {
@@ -107,7 +131,8 @@ impl ApnsClient {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ProviderError> {
         config.connection.validate()?;
-        let signer = tokens.signer(&config.team_id, &config.key_id, &config.key_file, Arc::clone(&clock))?;
+        let signer =
+            tokens.signer(&config.team_id, &config.key_id()?, &config.key_file, Arc::clone(&clock))?;
         let url = config.endpoint.as_deref().unwrap_or(config.environment.endpoint());
         let endpoint = Endpoint::parse_origin(url)?;
         let dialer = Dialer::new(
@@ -329,6 +354,23 @@ mod tests {
         for bad in ["abc", "zz", "../../x", "ab/cd"] {
             assert!(path(bad).is_none(), "{bad}");
         }
+    }
+
+    #[test]
+    fn key_id_is_configured_or_in_the_name_that_apple_gives() {
+        let dir = tempfile::tempdir().unwrap();
+        let id = |name: &str, key_id: Option<&str>| {
+            let key_file = dir.path().join(name);
+            std::fs::write(&key_file, "").unwrap();
+            let config =
+                serde_json::json!({ "topic": "t", "team_id": "T", "key_file": key_file, "key_id": key_id });
+            serde_json::from_value::<ApnsConfig>(config).unwrap().key_id().ok()
+        };
+        assert_eq!(id("AuthKey_ABCDE12345.p8", None).as_deref(), Some("ABCDE12345"));
+        assert_eq!(id("AuthKey_ABCDE12345.p8", Some("OTHER")).as_deref(), Some("OTHER"));
+        assert_eq!(id("key.p8", Some("OTHER")).as_deref(), Some("OTHER"));
+        assert_eq!(id("key.p8", None), None);
+        assert_eq!(id("AuthKey_ABCDE12345.pem", None), None);
     }
 
     #[test]

@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwapOption;
@@ -36,7 +36,7 @@ pub struct ApnsTokens {
 }
 
 impl ApnsTokens {
-    /// The signer of a team's key.
+    /// The signer of a team's key. If the file holds another key than it did, that one is signed with from now on.
     pub(super) fn signer(
         &self,
         team_id: &str,
@@ -46,12 +46,18 @@ impl ApnsTokens {
     ) -> Result<Arc<TokenSigner>, ProviderError> {
         let signer = Arc::new(TokenSigner::load(team_id, key_id, key_file, clock)?);
         let mut signers = self.signers.lock().unwrap_or_else(PoisonError::into_inner);
-        let shared =
-            signers.entry((team_id.to_owned(), key_id.to_owned())).or_insert_with(|| Arc::clone(&signer));
-        if shared.key.verifying_key() == signer.key.verifying_key() {
-            Ok(Arc::clone(shared))
-        } else {
-            Err(ProviderError::Credential { what: KEY, why: "two different keys are given under one key id" })
+        match signers.get(&(team_id.to_owned(), key_id.to_owned())) {
+            Some(shared) if shared.key.verifying_key() == signer.key.verifying_key() => {
+                Ok(Arc::clone(shared))
+            }
+            Some(shared) if shared.key_file != key_file => Err(ProviderError::Credential {
+                what: KEY,
+                why: "two different keys are given under one key id",
+            }),
+            _ => {
+                signers.insert((team_id.to_owned(), key_id.to_owned()), Arc::clone(&signer));
+                Ok(signer)
+            }
         }
     }
 }
@@ -96,6 +102,7 @@ struct Now {
 pub(super) struct TokenSigner {
     team_id: String,
     key_id: String,
+    key_file: PathBuf,
     key: SigningKey,
     clock: Arc<dyn Clock>,
     skew: Skew,
@@ -126,6 +133,7 @@ impl TokenSigner {
         Ok(Self {
             team_id: team_id.to_owned(),
             key_id: key_id.to_owned(),
+            key_file: key_file.to_owned(),
             key,
             clock,
             skew: Skew::new(),
@@ -312,6 +320,20 @@ mod tests {
         let second = tokens.signer("TEAM", "KEY", file.path(), clock.clone()).unwrap();
         assert!(Arc::ptr_eq(&first.current(), &second.current()));
         assert!(tokens.signer("TEAM", "KEY", other.path(), clock).is_err());
+    }
+
+    #[test]
+    fn a_file_that_holds_another_key_replaces_the_one_before() {
+        let tokens = ApnsTokens::default();
+        let file = key_file();
+        let clock = Arc::new(TestClock(AtomicU64::new(START)));
+        let signer = || tokens.signer("TEAM", "KEY", file.path(), clock.clone()).unwrap();
+        let first = signer();
+        std::fs::copy(key_file().path(), file.path()).unwrap();
+        let second = signer();
+        assert!(!Arc::ptr_eq(&first, &second));
+        assert_ne!(first.current().bearer, second.current().bearer);
+        assert!(Arc::ptr_eq(&second, &signer()), "all clients of the team go over to it");
     }
 
     #[test]

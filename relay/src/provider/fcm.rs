@@ -46,6 +46,14 @@ pub struct FcmConfig {
     pub connection: ConnectionConfig,
 }
 
+impl FcmConfig {
+    /// The files that a client is made from.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        [&self.service_account_file].into_iter().chain(&self.root_ca_file).cloned().collect()
+    }
+}
+
 /// Sends an app's stub to its devices through FCM. Cheap to share by reference; its connections open with the
 /// first push, and close when it is dropped.
 pub struct FcmClient {

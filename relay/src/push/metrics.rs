@@ -6,7 +6,7 @@ use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
 use sealpost_service::telemetry::{MetricError, Metrics};
 use sealpost_wire::payload::Priority;
 
-use crate::provider::{ConnectionStats, Outcome};
+use crate::provider::{FollowedClient, Outcome};
 use crate::store::LaneState;
 
 /// Bucket bounds for the time a provider takes.
@@ -25,6 +25,8 @@ pub(super) struct PushMetrics {
     paused: IntGaugeVec,
     connections: IntGaugeVec,
     clock_ahead: IntGaugeVec,
+    refused: IntGaugeVec,
+    reloads: ReloadMetrics,
 }
 
 impl PushMetrics {
@@ -77,7 +79,22 @@ impl PushMetrics {
                 "How far the clock of an app's provider is ahead of this machine's; absent until it tells.",
                 &["app"],
             )?,
+            refused: metrics.gauges(
+                "sealpost_relay_provider_files_refused",
+                "1 while an app's files make no client of its provider, and the one before them serves.",
+                &["app"],
+            )?,
+            reloads: ReloadMetrics(metrics.counters(
+                "sealpost_relay_provider_reloads_total",
+                "Changes of an app's files that were taken over (replaced) or not (refused).",
+                &["app", "outcome"],
+            )?),
         })
+    }
+
+    /// The metrics of changed files.
+    pub(super) fn reloads(&self) -> ReloadMetrics {
+        self.reloads.clone()
     }
 
     /// The metrics of one lane.
@@ -97,19 +114,29 @@ impl PushMetrics {
         }
     }
 
-    pub(super) fn refresh_app(
-        &self,
-        app: &str,
-        is_paused: bool,
-        stats: ConnectionStats,
-        clock_ahead_s: Option<i64>,
-    ) {
+    pub(super) fn refresh_app(&self, app: &str, is_paused: bool, client: &FollowedClient) {
+        let (stats, clock_ahead_s) = (client.stats(), client.clock_ahead_s());
+        self.refused.with_label_values(&[app]).set(i64::from(client.is_refused()));
         self.paused.with_label_values(&[app]).set(i64::from(is_paused));
         let connections = i64::try_from(stats.open).unwrap_or(i64::MAX);
         self.connections.with_label_values(&[app]).set(connections);
         if let Some(ahead_s) = clock_ahead_s {
             self.clock_ahead.with_label_values(&[app]).set(ahead_s);
         }
+    }
+}
+
+/// The metrics of changed files.
+#[derive(Clone)]
+pub(super) struct ReloadMetrics(IntCounterVec);
+
+impl ReloadMetrics {
+    pub(super) fn replaced(&self, app: &str) {
+        self.0.with_label_values(&[app, "replaced"]).inc();
+    }
+
+    pub(super) fn refused(&self, app: &str) {
+        self.0.with_label_values(&[app, "refused"]).inc();
     }
 }
 

@@ -143,7 +143,7 @@ async fn an_unknown_key_is_a_credential_fault_of_this_client_alone() {
     let emulated = emulated(|_| ()).await;
     let good = emulated.apns(&json!({}));
     let mut config = emulated.apns_config(&json!({}));
-    config.key_id = "OTHERKEY01".into();
+    config.key_id = Some("OTHERKEY01".into());
     let bad = ApnsClient::new(config, TestClock::at(system_now())).unwrap();
     assert!(matches!(
         bad.push(&token(1), push(1)).await,

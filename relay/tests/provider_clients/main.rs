@@ -3,6 +3,7 @@
 mod apns;
 mod connection;
 mod fcm;
+mod followed;
 mod frames;
 mod load;
 mod peer;

@@ -2,6 +2,7 @@
 
 mod client;
 mod doors;
+mod files;
 mod life;
 mod linkage;
 mod mailboxes;

@@ -138,6 +138,7 @@ pub(crate) struct World {
     pub(crate) mary: Hospital,
     pub(crate) john: Hospital,
     pub(crate) metrics: Metrics,
+    pub(crate) reload: Reload,
     shutdown: Shutdown,
     relay: Option<RunningRelay>,
     config: PathBuf,
@@ -180,6 +181,7 @@ impl World {
             mary,
             john,
             metrics: Metrics::new(),
+            reload: Reload::new(),
             shutdown: Shutdown::new(),
             relay: None,
             config,
@@ -195,7 +197,7 @@ impl World {
             rng: UnwrapErr(SysRng),
             metrics: self.metrics.clone(),
             shutdown: self.shutdown.clone(),
-            reload: Reload::new(),
+            reload: self.reload.clone(),
         };
         self.relay = Some(RunningRelay::start(Config::load(&self.config).unwrap(), edge).await.unwrap());
         // What a device signed before the start, or within its second, is refused.
