@@ -60,11 +60,15 @@ pub fn check_json(headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
-/// The value in `bytes`, all of them.
+/// The object in `bytes`, all of them. An array of the values of an object's fields, which serde would take as
+/// well, is none.
 ///
 /// # Errors
 /// [`ProblemCode::MalformedBody`]; its detail names the place and at most a field, never a value.
 pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        return Err(Refusal::new(ProblemCode::MalformedBody).detail("an object is taken here"));
+    }
     serde_json::from_slice(bytes).map_err(|error| {
         let what = match error.classify() {
             Category::Data => field_of(&error.to_string()),
@@ -126,6 +130,7 @@ mod tests {
         for text in [r#"{"number":"secret"}"#, r#"{"number":1"#, "secret", r#"{"number":1} secret"#, ""] {
             assert!(!detail(text).contains("secret"), "{text}");
         }
+        assert!(detail("[1]").contains("an object"));
         let long = format!(r#"{{"{}":1}}"#, "x".repeat(1000));
         assert!(detail(&long).len() < 250);
     }

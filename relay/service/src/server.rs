@@ -2,6 +2,7 @@
 //! lets running requests finish.
 
 mod api;
+mod discard;
 mod operations;
 
 use std::io::{self, Write as _};

@@ -9,11 +9,11 @@ use sealpost_wire::assertion::{self, ASSERTION_TYPE, GRANT_TYPE};
 use sealpost_wire::certificate::{Certificate, Purpose, Role};
 use sealpost_wire::clock::UnixTime;
 use sealpost_wire::http_signature::{self, RequestParts};
-use sealpost_wire::id::{CertificateId, DeviceId, SubjectId, TenantId, TicketId};
+use sealpost_wire::id::{CertificateId, DeviceId, KeyId, SubjectId, TenantId, TicketId};
 use sealpost_wire::key::{P256SigningKey, RequestKey, RequestSigningKey, SignRequest as _, SigningKey};
 use sealpost_wire::message::Suite;
 use sealpost_wire::record::DeviceRecord;
-use sealpost_wire::status::TenantStatus;
+use sealpost_wire::status::{Revocation, TenantStatus};
 
 use crate::call::Call;
 
@@ -104,33 +104,48 @@ impl Hospital {
         assertion::sign(&id, &audience, &client.certificate, &client.key, now, &mut rng())
     }
 
-    /// A new access token of the server at `base`.
+    /// An assertion of a new client for the server at `base`.
+    #[must_use]
+    pub fn assertion_of_new(&self, subject: &str, base: &str, now: UnixTime) -> String {
+        self.assertion(&self.client(subject, &[Role::Sender], now), base, now)
+    }
+
+    /// A new access token of the server at `base`, for a new client.
     pub async fn token(&self, base: &str, subject: &str, roles: &[Role], now: UnixTime) -> String {
-        let client = self.client(subject, roles, now);
-        let answer = token_call(&self.assertion(&client, base, now)).send(base).await;
+        self.token_of(&self.client(subject, roles, now), base, now).await
+    }
+
+    /// A new access token of the server at `base`.
+    pub async fn token_of(&self, client: &ClientKey, base: &str, now: UnixTime) -> String {
+        let answer = token_call(&self.assertion(client, base, now)).send(base).await;
         answer.expect(200).json::<TokenResponse>().access_token
     }
 
-    /// The admission of a device.
+    /// The admission of a device, by a key with its certificate.
     #[must_use]
-    pub fn admit(&self, record: &[u8], now: UnixTime) -> Vec<u8> {
-        Admission::sign(&self.id, record, now, &self.enrol.0, &self.enrol.1)
+    pub fn admit(&self, record: &[u8], now: UnixTime, signer: &(SigningKey, Vec<u8>)) -> Vec<u8> {
+        Admission::sign(&self.id, record, now, &signer.0, &signer.1)
     }
 
-    /// A status that revokes nothing.
+    /// The first status, which revokes a key and a device; signed by `signer`, a key with its certificate.
     ///
     /// # Panics
     /// It cannot be signed.
     #[must_use]
-    pub fn status(&self, sequence: u64, issued: UnixTime) -> Vec<u8> {
+    pub fn status(
+        &self,
+        issued: UnixTime,
+        revoked: (KeyId, DeviceId),
+        signer: &(SigningKey, Vec<u8>),
+    ) -> Vec<u8> {
         let status = TenantStatus {
             tenant: self.id.clone(),
-            sequence,
+            sequence: 1,
             issued,
-            revoked_keys: Vec::new(),
-            revoked_devices: Vec::new(),
+            revoked_keys: vec![(revoked.0, Revocation::Compromised)],
+            revoked_devices: vec![revoked.1],
         };
-        status.sign(&self.revoke.0, &self.revoke.1).expect("a status")
+        status.sign(&signer.0, &signer.1).expect("a status")
     }
 
     /// A new device.

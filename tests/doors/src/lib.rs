@@ -10,6 +10,7 @@
 pub mod call;
 pub mod document;
 pub mod hospital;
+pub mod matrix;
 pub mod server;
 pub mod shape;
 pub mod stage;

@@ -16,6 +16,7 @@ use sealpost_wire::certificate::Role;
 use sealpost_wire::clock::{Clock as _, UnixTime};
 use sealpost_wire::device_set::DeviceSetDraft;
 use sealpost_wire::id::{PrekeyId, RecipientId, TicketId, TransportId};
+use sealpost_wire::key::{SignRequest as _, SigningKey};
 use sealpost_wire::limits::ACCESS_TOKEN_LIFETIME_SECONDS_MAX;
 use sealpost_wire::message::{SealedHeader, Suite};
 use sealpost_wire::payload::Priority;
@@ -27,7 +28,7 @@ use serde_json::Value;
 
 use crate::call::{Answer, Call};
 use crate::document::{Document, Operation, Security};
-use crate::hospital::{Hospital, Phone, rng, token_call};
+use crate::hospital::{ClientKey, Hospital, Phone, rng, token_call};
 use crate::server::Server;
 
 /// The roles by their names in the documents.
@@ -59,12 +60,22 @@ pub struct Stage {
     pub expired_tokens: Tokens,
     /// A token of another server for the same hospital.
     pub strange_token: String,
+    /// A token of a client whose key was revoked since.
+    pub revoked_token: String,
     /// The first hospital's device.
     pub phone: Phone,
     /// Another device of it.
     pub second_phone: Phone,
     /// A device of the other hospital.
     pub foreign_phone: Phone,
+    /// A device of the first that was revoked.
+    pub lost_phone: Phone,
+    /// The client whose key was revoked.
+    former: ClientKey,
+    /// The secret of a ticket that is closed.
+    pub closed_ticket: TicketSecret,
+    /// The recipient.
+    pub recipient: RecipientId,
     /// What stands for a parameter of a path, by its name, or by operation and name.
     ids: BTreeMap<String, String>,
     /// What a right caller would send, by the name of the schema.
@@ -80,11 +91,12 @@ impl Stage {
         let mut stage = Self::new(server, &other, clock, mary, john).await;
         other.end().await;
 
-        for phone in [stage.second_phone.clone(), stage.foreign_phone.clone(), stage.phone.clone()] {
+        let (lost, second) = (stage.lost_phone.clone(), stage.second_phone.clone());
+        for phone in [lost, second, stage.foreign_phone.clone(), stage.phone.clone()] {
             let hospital = if phone.tenant == stage.mary.id { &stage.mary } else { &stage.john };
             let record = phone.record(&stage.server.base, TicketId([3; 16]), stage.now());
-            let body =
-                DeviceRegistration { admission: Base64Url(hospital.admit(&record, stage.now())), push: None };
+            let admission = Base64Url(hospital.admit(&record, stage.now(), &hospital.enrol));
+            let body = DeviceRegistration { admission, push: None };
             let call = json_call(Method::PUT, &format!("/v1/devices/{}", phone.id), &body);
             let _ = stage.signed(&phone, call).await.expect(201);
             stage.keep("DeviceRegistration", &body);
@@ -113,9 +125,11 @@ impl Stage {
         let mut stage = Self::new(server, &other, clock, mary, john).await;
         other.end().await;
 
-        let recipient = RecipientId::random(&mut rng());
+        let recipient = stage.recipient;
         let waiting = stage.mary.phone();
-        stage.enrol(&stage.second_phone, &stage.mary, &stage.tokens).await;
+        for phone in [&stage.second_phone, &stage.lost_phone] {
+            stage.enrol(phone, &stage.mary, &stage.tokens).await;
+        }
         stage.enrol(&stage.foreign_phone, &stage.john, &stage.foreign_tokens).await;
         let record = stage.enrol(&stage.phone, &stage.mary, &stage.tokens).await.record;
         let claimed = stage.enrol(&waiting, &stage.mary, &stage.tokens).await;
@@ -129,7 +143,13 @@ impl Stage {
         stage.ids.insert("recipient".to_owned(), recipient.to_string());
         stage.ids.insert("category".to_owned(), CATEGORY.to_owned());
 
-        let set = stage.device_set(recipient, &record);
+        let over = stage.closed_ticket.clone();
+        stage.put_ticket(&over, &stage.tokens).await;
+        let close =
+            json_call(Method::POST, &format!("/v1/tickets/{}/close", over.ticket_id()), &CloseBody {});
+        let _ = stage.asked("enroller", close).await.expect(200);
+
+        let set = stage.device_set(&record, &stage.mary, &stage.mary.enrol);
         let call = json_call(Method::PUT, &format!("/v1/recipients/{recipient}/devices"), &set);
         let _ = stage.asked("enroller", call).await.expect(200);
         stage.keep("DeviceSetBody", &set);
@@ -212,16 +232,22 @@ impl Stage {
         let expired_tokens = tokens(&mary, &server.base, clock.now()).await;
         clock.advance(Duration::from_secs(ACCESS_TOKEN_LIFETIME_SECONDS_MAX));
         let now = clock.now();
-        let all: Vec<Role> = ROLES.iter().map(|(role, _)| *role).collect();
+        let all = ROLES.map(|(role, _)| role);
+        let former = mary.client("former", &all, now);
         Self {
             document: server.document().await,
             tokens: tokens(&mary, &server.base, now).await,
             foreign_tokens: tokens(&john, &server.base, now).await,
             strange_token: mary.token(&other.base, "lab", &all, now).await,
+            revoked_token: mary.token_of(&former, &server.base, now).await,
             expired_tokens,
+            former,
             phone: mary.phone(),
             second_phone: mary.phone(),
             foreign_phone: john.phone(),
+            closed_ticket: TicketSecret::generate(&mut rng()),
+            recipient: RecipientId::random(&mut rng()),
+            lost_phone: mary.phone(),
             server,
             clock,
             mary,
@@ -243,45 +269,94 @@ impl Stage {
         phone.sign(&self.server.base, call, self.now()).send(&self.server.base).await
     }
 
+    /// A client whose key was revoked.
+    #[must_use]
+    pub const fn former(&self) -> &ClientKey {
+        &self.former
+    }
+
+    /// A claim that was let in.
+    ///
+    /// # Panics
+    /// The stage is not a keyserver's.
+    #[must_use]
+    pub fn known_claim(&self) -> ClaimBody {
+        serde_json::from_value(self.bodies["ClaimBody"].clone()).expect("a claim")
+    }
+
+    /// Another status of the first hospital, issued at another time.
+    #[must_use]
+    pub fn status_at(&self, issued: UnixTime) -> StatusBody {
+        let revoked = (self.former.key.request_key().key_id(), self.lost_phone.id);
+        StatusBody { status: Base64Url(self.mary.status(issued, revoked, &self.mary.revoke)) }
+    }
+
+    /// A status of a hospital, signed by a key with its certificate.
+    #[must_use]
+    pub fn status(&self, hospital: &Hospital, signer: &(SigningKey, Vec<u8>)) -> StatusBody {
+        let revoked = (self.former.key.request_key().key_id(), self.lost_phone.id);
+        StatusBody { status: Base64Url(hospital.status(self.now(), revoked, signer)) }
+    }
+
     async fn put_status(&mut self) {
-        let body = StatusBody { status: Base64Url(self.mary.status(1, self.now())) };
+        let body = self.status(&self.mary, &self.mary.revoke);
         let _ = self.asked("revoker", json_call(Method::PUT, "/v1/status", &body)).await.expect(200);
         self.keep("StatusBody", &body);
     }
 
     /// Makes a ticket and claims it for a device, which waits from then on.
     async fn enrol(&self, phone: &Phone, hospital: &Hospital, tokens: &Tokens) -> Waiting {
-        let secret = TicketSecret::generate(&mut rng());
-        let id = secret.ticket_id();
-        let expires_at = self.now().plus(600);
-        let ticket = TicketBody { claim_digest: secret.claim_token().digest(), expires_at };
-        let call = json_call(Method::PUT, &format!("/v1/tickets/{id}"), &ticket);
-        let _ = call.bearer(&tokens["enroller"]).send(&self.server.base).await.expect(201);
-        let record = phone.record("https://relay.example", id, self.now());
-        let claim = ClaimBody {
-            claim_token: Base64Url(secret.claim_token().expose().to_vec()),
-            enrolment: Base64Url(enrol(&record, &secret.binding_key())),
-        };
         assert_eq!(phone.tenant, hospital.id);
+        let secret = TicketSecret::generate(&mut rng());
+        let (id, ticket) = (secret.ticket_id(), self.put_ticket(&secret, tokens).await);
+        let record = phone.record("https://relay.example", id, self.now());
+        let claim = self.claim(phone, &secret);
         let call = json_call(Method::POST, &format!("/v1/tickets/{id}/claims"), &claim);
         let _ = call.send(&self.server.base).await.expect(202);
         Waiting { id, ticket, claim, record }
     }
 
-    fn device_set(&self, recipient: RecipientId, record: &[u8]) -> DeviceSetBody {
+    async fn put_ticket(&self, secret: &TicketSecret, tokens: &Tokens) -> TicketBody {
+        let claim_digest = secret.claim_token().digest();
+        let ticket = TicketBody { claim_digest, expires_at: self.now().plus(600) };
+        let call = json_call(Method::PUT, &format!("/v1/tickets/{}", secret.ticket_id()), &ticket);
+        let _ = call.bearer(&tokens["enroller"]).send(&self.server.base).await.expect(201);
+        ticket
+    }
+
+    /// The claim of a ticket by a device.
+    #[must_use]
+    pub fn claim(&self, phone: &Phone, secret: &TicketSecret) -> ClaimBody {
+        let record = phone.record("https://relay.example", secret.ticket_id(), self.now());
+        ClaimBody {
+            claim_token: Base64Url(secret.claim_token().expose().to_vec()),
+            enrolment: Base64Url(enrol(&record, &secret.binding_key())),
+        }
+    }
+
+    /// A first device set of the recipient, signed by a key with its certificate.
+    ///
+    /// # Panics
+    /// It cannot be signed.
+    #[must_use]
+    pub fn device_set(
+        &self,
+        record: &[u8],
+        hospital: &Hospital,
+        signer: &(SigningKey, Vec<u8>),
+    ) -> DeviceSetBody {
         let draft = DeviceSetDraft {
-            tenant: self.mary.id.clone(),
-            recipient,
+            tenant: hospital.id.clone(),
+            recipient: self.recipient,
             version: 1,
             previous: None,
             records: vec![record.to_vec()],
             revoked: Vec::new(),
             issued: self.now(),
         };
-        let (key, certificate) = &self.mary.enrol;
         DeviceSetBody {
-            set: Base64Url(draft.sign(key, certificate).expect("a set")),
-            admissions: vec![Base64Url(self.mary.admit(record, self.now()))],
+            set: Base64Url(draft.sign(&signer.0, &signer.1).expect("a set")),
+            admissions: vec![Base64Url(hospital.admit(record, self.now(), signer))],
         }
     }
 }
@@ -320,11 +395,17 @@ fn json_call<T: Serialize>(method: Method, path: &str, body: &T) -> Call {
 }
 
 /// What looks like a sealed message from outside.
-fn sealed() -> Vec<u8> {
+#[must_use]
+pub fn sealed() -> Vec<u8> {
     SealedHeader::new(Suite::Classical, PrekeyId([5; 16])).finish(&[9; 32], &[0xcc; 1024])
 }
 
-fn prekeys(phone: &Phone, now: UnixTime) -> PrekeyUpload {
+/// A batch of one signed prekey of a device.
+///
+/// # Panics
+/// It cannot be signed.
+#[must_use]
+pub fn prekeys(phone: &Phone, now: UnixTime) -> PrekeyUpload {
     let mut key = vec![0; Suite::Classical.public_key_bytes()];
     rng().fill_bytes(&mut key);
     let seal_until = now.plus(60 * 86_400);

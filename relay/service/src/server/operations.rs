@@ -15,6 +15,7 @@ use prometheus::{HistogramVec, IntCounterVec, IntGauge};
 
 use super::HttpOptions;
 use super::api::{Api, Operation};
+use super::discard::discard_rest;
 use crate::problem::{ProblemCode, Refusal};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{METRICS_CONTENT_TYPE, MetricError, Metrics};
@@ -60,7 +61,8 @@ pub fn with_operations(
         .into_router()
         .fallback(|| async { Refusal::new(ProblemCode::NotFound) })
         .method_not_allowed_fallback(|| async { Refusal::new(ProblemCode::MethodNotAllowed) })
-        .layer(middleware::from_fn_with_state(observer, observe)))
+        .layer(middleware::from_fn_with_state(observer, observe))
+        .layer(middleware::from_fn(discard_rest)))
 }
 
 /// The list of the routes that every server has.

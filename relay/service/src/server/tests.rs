@@ -6,6 +6,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::body::RawBody;
 use crate::telemetry::Metrics;
 
 struct Server {
@@ -22,7 +23,8 @@ impl Server {
         let held = release.clone();
         let routes = Api::new()
             .get("/held", || async move { held.notified().await })
-            .get("/never", future::pending::<StatusCode>);
+            .get("/never", future::pending::<StatusCode>)
+            .post("/small", 10, |_body: RawBody| async { StatusCode::OK });
         let operations = Operations {
             metrics: Metrics::new(),
             shutdown: shutdown.clone(),
@@ -126,6 +128,25 @@ async fn headers_are_bounded() {
     let many = format!("GET /healthz HTTP/1.1\r\nhost: test\r\n{}\r\n", "x: y\r\n".repeat(100));
     assert!(server.ask(many.as_bytes()).await.starts_with("HTTP/1.1 431"));
     assert!(server.ask(b"nonsense\r\n\r\n").await.starts_with("HTTP/1.1 400"));
+}
+
+/// Far more than socket buffers take: the client still writes when it is refused, and sees the answer.
+#[tokio::test]
+async fn a_large_body_that_is_refused_is_answered_and_not_reset() {
+    let server = Server::start(quick()).await;
+    let mut stream = server.connect().await;
+    let head = "POST /small HTTP/1.1\r\nhost: test\r\ncontent-length: 6000000\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&vec![b'x'; 6_000_000]).await.unwrap();
+    stream.write_all(&close("/healthz")).await.unwrap();
+    let answers = rest(&mut stream).await;
+    assert!(answers.starts_with("HTTP/1.1 413"), "{answers}");
+    assert!(answers.contains("HTTP/1.1 200"), "the connection is of use after it: {answers}");
+
+    // One that waits to be asked for its body is not asked.
+    let waiting = head.replace("\r\n\r\n", "\r\nexpect: 100-continue\r\n\r\n");
+    let answer = server.ask(waiting.replace("/small", "/nowhere").as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
 }
 
 #[tokio::test]
