@@ -80,7 +80,7 @@ pub(crate) async fn put(
 /// The tenant that a signed request names. One that is not served here is answered like a wrong signature.
 pub(crate) fn tenant_of(relay: &Relay, request: &SignedRequest) -> Result<Arc<Tenant>, Refusal> {
     let tenant = relay.tenants.tenant(&request.tenant).cloned();
-    tenant.ok_or_else(|| ProblemCode::InvalidCredentials.into())
+    tenant.ok_or_else(|| relay.door.unknown())
 }
 
 fn admission(tenant: &Tenant, bytes: &[u8]) -> Result<Admission, Refusal> {

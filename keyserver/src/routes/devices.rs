@@ -117,7 +117,7 @@ impl FromRequest<Arc<Keyserver>> for Signed {
         let RawBody(body) = RawBody::from_request(request, keyserver).await?;
         let signed = keyserver.door.read(&parts.method, &parts.uri, &parts.headers, &body)?;
         // Unknown tenants and devices are told as a wrong signature is.
-        let invalid = || Refusal::new(ProblemCode::InvalidCredentials);
+        let invalid = || keyserver.door.unknown();
         let tenant = Arc::clone(keyserver.tenants.tenant(&signed.tenant).ok_or_else(invalid)?);
         let known = match keyserver.store.device(tenant.id(), signed.device) {
             Ok(device) => Some(device),

@@ -97,10 +97,7 @@ impl DeviceDoor {
         match verified {
             Ok(()) => {}
             Err(SignatureError::ClockSkew) => return Err(self.refuse(self.skewed(now), "clock_skew")),
-            Err(error) => {
-                let refusal = Refusal::new(ProblemCode::InvalidCredentials).detail(error.to_string());
-                return Err(self.refuse(refusal, "signature"));
-            }
+            Err(_) => return Err(self.unknown()),
         }
         if tenant.state().trust.check_device(request.device).is_err() {
             return Err(self.refuse(ProblemCode::Revoked.into(), "revoked"));
@@ -122,6 +119,13 @@ impl DeviceDoor {
                 "full",
             ),
         })
+    }
+
+    /// The refusal of a request by a device or tenant that is not known: that of a wrong signature.
+    #[must_use]
+    pub fn unknown(&self) -> Refusal {
+        let refusal = Refusal::new(ProblemCode::InvalidCredentials);
+        self.refuse(refusal.detail(SignatureError::BadSignature.to_string()), "signature")
     }
 
     /// Lets go of what would be refused for its time. Requests do so as well; this is for when none come.

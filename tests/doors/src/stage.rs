@@ -178,6 +178,22 @@ impl Stage {
         self.clock.now()
     }
 
+    /// The ids that it knows, by the parameters that they are for.
+    #[must_use]
+    pub fn ids(&self) -> BTreeMap<String, String> {
+        self.ids.clone()
+    }
+
+    /// The operation of this id.
+    ///
+    /// # Panics
+    /// There is none.
+    #[must_use]
+    pub fn operation(&self, id: &str) -> Operation {
+        let operations = self.document.operations();
+        operations.into_iter().find(|one| one.id == id).unwrap_or_else(|| panic!("no operation {id}"))
+    }
+
     /// The path of an operation with ids in the place of its parameters: known ones, or those of the
     /// document.
     ///
@@ -390,7 +406,11 @@ async fn tokens(hospital: &Hospital, base: &str, now: UnixTime) -> Tokens {
     tokens
 }
 
-fn json_call<T: Serialize>(method: Method, path: &str, body: &T) -> Call {
+/// A call with a JSON body.
+///
+/// # Panics
+/// The body cannot be written.
+pub fn json_call<T: Serialize>(method: Method, path: &str, body: &T) -> Call {
     Call::new(method, path).body("application/json", serde_json::to_vec(body).expect("a body"))
 }
 
