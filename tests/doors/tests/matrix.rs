@@ -1,8 +1,12 @@
 //! Every operation of both documents, each call that is to be refused: the answer is a problem of the one
 //! table that the document gives to the operation, and nothing is stored.
 
-use sealpost_doors::matrix::Faults;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use sealpost_doors::document::Document;
+use sealpost_doors::matrix::{Faults, cases};
 use sealpost_doors::stage::Stage;
+use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_relay_refuses_what_is_wrong_and_stores_nothing() {
@@ -12,6 +16,25 @@ async fn the_relay_refuses_what_is_wrong_and_stores_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_keyserver_refuses_what_is_wrong_and_stores_nothing() {
     refuses(Stage::keyserver().await).await;
+}
+
+/// The matrix, on a document that says less than the server does.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_described_is_found() {
+    let mut stage = Stage::keyserver().await;
+    let mut document: Value = serde_json::from_str(sealpost_keyserver::routes::DOCUMENT).expect("JSON");
+    document["paths"]["/v1/status"]["put"]["x-problem-codes"] = json!(["malformed_body"]);
+    // An operation without credentials that takes a body: nobody has said how it refuses.
+    let mut extra = document["paths"]["/v1/tickets/{ticket}/claims"].clone();
+    extra["post"]["operationId"] = json!("extra");
+    document["paths"]["/v1/tickets/{ticket}/extra"] = extra;
+    stage.document = Document::read(&document.to_string());
+
+    let operation = stage.operation("putStatus");
+    let faults = Faults::of(&stage, &operation).await.faults;
+    assert!(faults.iter().any(|fault| fault.contains("forbidden is not described")), "{faults:#?}");
+    let extra = stage.operation("extra");
+    assert!(catch_unwind(AssertUnwindSafe(|| cases(&stage, &extra))).is_err());
 }
 
 /// Codes that the state of a server brings about, at any operation.
@@ -35,7 +58,10 @@ const OF_A_STATE: [(&str, &str); 11] = [
 ];
 
 async fn refuses(stage: Stage) {
-    let faults = Faults::of(&stage).await;
+    let mut faults = Faults::default();
+    for operation in stage.document.operations() {
+        faults.extend(Faults::of(&stage, &operation).await);
+    }
     assert!(faults.faults.is_empty(), "{} cases, faults:\n{}", faults.cases, faults.faults.join("\n"));
     let mut unseen = Vec::new();
     for operation in stage.document.operations() {

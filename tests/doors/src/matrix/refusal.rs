@@ -27,15 +27,20 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// Sends every case of every operation.
-    pub async fn of(stage: &Stage) -> Self {
+    /// Sends every case of an operation.
+    pub async fn of(stage: &Stage, operation: &Operation) -> Self {
         let mut faults = Self::default();
-        for operation in stage.document.operations() {
-            for case in cases(stage, &operation) {
-                faults.send(stage, &operation, case).await;
-            }
+        for case in cases(stage, operation) {
+            faults.send(stage, operation, case).await;
         }
         faults
+    }
+
+    /// With those of another operation.
+    pub fn extend(&mut self, other: Self) {
+        self.cases += other.cases;
+        self.faults.extend(other.faults);
+        self.seen.extend(other.seen);
     }
 
     async fn send(&mut self, stage: &Stage, operation: &Operation, case: Case) {
