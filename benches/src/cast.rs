@@ -1,5 +1,6 @@
 //! Who takes part in a measurement: a hospital with its keys, and its devices.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use data_encoding::HEXLOWER;
@@ -290,15 +291,15 @@ impl Cast {
         &self.hospital
     }
 
-    /// `count` devices, the same ones each time.
+    /// The devices with these numbers, the same ones each time.
     ///
     /// # Errors
     /// [`BenchError::Cast`].
-    pub fn devices(&mut self, count: usize) -> Result<Arc<[Arc<Device>]>, BenchError> {
-        let missing = count.saturating_sub(self.devices.len());
+    pub fn devices(&mut self, which: Range<usize>) -> Result<Arc<[Arc<Device>]>, BenchError> {
+        let missing = which.end.saturating_sub(self.devices.len());
         let hospital = &self.hospital;
         let mut made = cores::make_on_both(missing, |_| hospital.enrol(Suite::Hybrid).map(Arc::new))?;
         self.devices.append(&mut made);
-        Ok(self.devices.iter().take(count).cloned().collect())
+        Ok(self.devices.get(which).unwrap_or_default().iter().cloned().collect())
     }
 }

@@ -41,6 +41,24 @@ pub fn run_on<T: Send>(core: usize, work: impl FnOnce() -> T + Send) -> Result<T
     })
 }
 
+/// Runs `work` on a thread of its own that, with all that it starts, has both cores, and waits for it.
+///
+/// # Errors
+/// [`BenchError::Ended`] when it panicked.
+pub fn on_both<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, BenchError> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let mut cores = CpuSet::new();
+            cores.set(TESTED);
+            cores.set(LOAD);
+            // As in `stay_on`.
+            let _refused = sched_setaffinity(None, &cores);
+            work()
+        });
+        thread.join().map_err(|_| BenchError::Ended)
+    })
+}
+
 /// Makes `count` things, half of them on each core.
 ///
 /// # Errors

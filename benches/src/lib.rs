@@ -17,7 +17,8 @@
 //!   the relay's interface before the clock starts. Every push is counted at the emulator: what a relay
 //!   merged, lost or sent twice would show as an error, not as speed.
 //! - Each run has a relay, a store and a tenant's devices of its own; the clock starts when the relay has
-//!   become quiet.
+//!   become quiet. Rows about stores with a past share one such store, and use devices of it that no other
+//!   run used.
 //! - Latencies count from the time at which a message was to be sent, whether or not the load was late.
 //! - The store must be on a disk: a RAM file system is refused. TLS is on towards the emulators and off
 //!   towards the relay, which an operator puts behind a proxy of his own.
@@ -34,3 +35,4 @@ pub mod program;
 pub mod report;
 pub mod rows;
 pub mod scene;
+pub mod stock;

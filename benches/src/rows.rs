@@ -2,11 +2,15 @@
 
 pub mod accept;
 pub mod crypto;
+pub mod isolation;
 pub mod latency;
 pub mod life;
 pub mod memory;
 pub mod provider_client;
+pub mod restart;
+pub mod settled;
 pub mod sync;
+pub mod waiting;
 
 use sealpost_wire::message::Suite;
 
@@ -62,6 +66,14 @@ pub enum Name {
     Memory,
     /// The client of APNs.
     Client,
+    /// One provider never answers; the other one's pushes.
+    Isolation,
+    /// Accept and push while a million messages wait.
+    Waiting,
+    /// Killed and started again over a million waiting messages.
+    Restart,
+    /// Leases after five million messages.
+    Settled,
 }
 
 impl Name {
@@ -81,6 +93,10 @@ impl Name {
             Self::OpenClassical => crypto::row("open-classical", Half::Open, Suite::Classical, stage, effort),
             Self::Memory => memory::row(stage, effort),
             Self::Client => provider_client::row(stage, effort),
+            Self::Isolation => isolation::row(stage, effort),
+            Self::Waiting => waiting::row(stage, effort),
+            Self::Restart => restart::row(stage, effort),
+            Self::Settled => settled::row(stage, effort),
         }
     }
 }

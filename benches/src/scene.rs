@@ -3,7 +3,8 @@
 mod interruption;
 mod relay;
 
-use std::path::PathBuf;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use sealpost_emulators::{Emulator, Manifest, Options};
 use sealpost_wire::api::TokenResponse;
 use sealpost_wire::api::relay::{DeviceRegistered, DeviceRegistration, PushRegistration};
 use sealpost_wire::assertion::{ASSERTION_TYPE, GRANT_TYPE};
+use sealpost_wire::id::TenantId;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -21,12 +23,11 @@ use crate::cores;
 use crate::error::BenchError;
 use crate::load::closed_loop;
 use crate::report::millis;
+use crate::stock::Stock;
 
-pub use self::interruption::end_relays_on_signals;
+pub use self::interruption::{end_relays_on_signals, forget_folder, remember_folder};
 pub use self::relay::Relay;
 
-/// The app that devices register with.
-const APP: &str = "bench-ios";
 /// Connections over which devices are registered.
 const REGISTERING: usize = 100;
 /// The longest that a relay may take to become ready.
@@ -52,9 +53,41 @@ pub struct Stage {
     pub file_system: String,
     /// Who takes part.
     pub cast: Cast,
+    waiting: Option<(usize, Arc<Stock>)>,
+    used: usize,
 }
 
 impl Stage {
+    /// A stage with nobody but the tenant on it.
+    ///
+    /// # Errors
+    /// [`BenchError::Cast`].
+    pub fn new(program: PathBuf, folder: PathBuf, file_system: String) -> Result<Self, BenchError> {
+        Ok(Self { program, folder, file_system, cast: Cast::new()?, waiting: None, used: 0 })
+    }
+
+    /// A store in which `count` messages wait, the same one for all rows.
+    ///
+    /// # Errors
+    /// See [`BenchError`].
+    pub fn waiting(&mut self, count: usize) -> Result<Arc<Stock>, BenchError> {
+        if let Some((of, stock)) = &self.waiting
+            && *of == count
+        {
+            return Ok(Arc::clone(stock));
+        }
+        let stock = Arc::new(Stock::waiting(self, count)?);
+        self.waiting = Some((count, Arc::clone(&stock)));
+        Ok(stock)
+    }
+
+    /// `count` devices that no run over a shared store has used.
+    pub const fn unused_devices(&mut self, count: usize) -> Range<usize> {
+        let from = self.used;
+        self.used += count;
+        from..self.used
+    }
+
     /// What every row of the relay says: TLS, file system, fdatasync.
     #[must_use]
     pub fn ground(&self) -> String {
@@ -63,6 +96,44 @@ impl Stage {
             "TLS towards the emulator, none towards the relay; {}, fdatasync of 4 KiB {fdatasync:.2} ms now",
             self.file_system
         )
+    }
+}
+
+/// What a run needs.
+pub struct Plan<'a> {
+    /// Which of the cast's devices are registered.
+    pub devices: Range<usize>,
+    /// Their app, in turn.
+    pub apps: &'static [App],
+    /// A store with a past, instead of a new one.
+    pub stock: Option<&'a Stock>,
+}
+
+impl Plan<'_> {
+    /// `devices` of the app at APNs, and a new store.
+    #[must_use]
+    pub const fn new(devices: usize) -> Self {
+        Self { devices: 0..devices, apps: &[App::Apns], stock: None }
+    }
+}
+
+/// An app of the tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum App {
+    /// At APNs.
+    Apns,
+    /// At FCM.
+    Fcm,
+}
+
+impl App {
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Apns => "bench-ios",
+            Self::Fcm => "bench-android",
+        }
     }
 }
 
@@ -76,6 +147,8 @@ pub struct Scene {
     pub hospital: Arc<Hospital>,
     /// Its devices, all registered; number `n` has the push token [`push_token`]`(n)`.
     pub devices: Arc<[Arc<Device>]>,
+    apps: &'static [App],
+    config: String,
     folder: TempDir,
 }
 
@@ -84,25 +157,38 @@ impl Scene {
     ///
     /// # Errors
     /// See [`BenchError`].
-    pub async fn open(stage: &mut Stage, devices: usize) -> Result<Self, BenchError> {
-        let devices = stage.cast.devices(devices)?;
+    pub async fn open(stage: &mut Stage, plan: Plan<'_>) -> Result<Self, BenchError> {
+        let devices = stage.cast.devices(plan.devices)?;
         let hospital = Arc::clone(stage.cast.hospital());
         let folder = tempfile::Builder::new().prefix("run-").tempdir_in(&stage.folder);
         let folder = folder.map_err(BenchError::io("making a folder for a run"))?;
         let options = Options { record_bodies: false, ..Options::new(folder.path().join("emulators")) };
         let emulator = Arc::new(Emulator::start(options).await?);
-        let config = config(&hospital, emulator.manifest())?;
+        let home = plan.stock.map_or(folder.path(), Stock::folder);
+        let config = config(hospital.tenant(), &hospital.root_hex(), emulator.manifest(), home)?;
         let relay = Relay::start(&stage.program, folder.path(), &config)?;
-        let scene = Self { relay, emulator, hospital, devices, folder };
+        let scene = Self { relay, emulator, hospital, devices, apps: plan.apps, config, folder };
         scene.await_ready().await?;
         scene.register().await?;
         scene.settle().await?;
         Ok(scene)
     }
 
+    /// Kills the relay and starts it again over its store. Returns when it was killed; it listens, and may not
+    /// be ready yet.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn kill_and_restart(&mut self, stage: &Stage) -> Result<Instant, BenchError> {
+        let killed = Instant::now();
+        self.relay.kill();
+        self.relay = Relay::start(&stage.program, self.folder.path(), &self.config)?;
+        Ok(killed)
+    }
+
     /// The folder of this run.
     #[must_use]
-    pub fn folder(&self) -> &std::path::Path {
+    pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
@@ -177,7 +263,10 @@ impl Scene {
     }
 
     /// A relay says where it listens before it is ready, and refuses what was signed before it was.
-    async fn await_ready(&self) -> Result<(), BenchError> {
+    ///
+    /// # Errors
+    /// It does not become ready.
+    pub async fn await_ready(&self) -> Result<(), BenchError> {
         let mut client = Client::connect(self.relay.address()).await?;
         let began = Instant::now();
         while let Err(error) = client.touch("/readyz").await {
@@ -191,14 +280,17 @@ impl Scene {
 
     async fn register(&self) -> Result<(), BenchError> {
         let clients = Client::connect_many(self.relay.address(), REGISTERING).await?;
-        let (hospital, devices) = (Arc::clone(&self.hospital), Arc::clone(&self.devices));
+        let (hospital, devices, apps) = (Arc::clone(&self.hospital), Arc::clone(&self.devices), self.apps);
         let register = move |mut client: Client, index: usize| {
             let (hospital, devices) = (Arc::clone(&hospital), Arc::clone(&devices));
             async move {
                 let device = &devices[index];
                 let registration = DeviceRegistration {
                     admission: device.admission().clone(),
-                    push: Some(PushRegistration { app: APP.to_owned(), token: push_token(index) }),
+                    push: Some(PushRegistration {
+                        app: apps[index % apps.len()].name().to_owned(),
+                        token: push_token(index),
+                    }),
                 };
                 let body = serde_json::to_vec(&registration)?;
                 let path = format!("/v1/devices/{}", device.id());
@@ -283,18 +375,26 @@ pub fn device_of(token: &str) -> Option<usize> {
     usize::from_str_radix(token, 16).ok()
 }
 
-/// The relay's configuration: what it must be told, and everything else as it comes.
-fn config(hospital: &Hospital, emulators: &Manifest) -> Result<String, BenchError> {
+/// The relay's configuration with its files in `home`: what it must be told, and everything else as it comes.
+///
+/// # Errors
+/// [`BenchError::Cast`].
+pub fn config(
+    tenant: &TenantId,
+    root_hex: &str,
+    emulators: &Manifest,
+    home: &Path,
+) -> Result<String, BenchError> {
     let config = json!({
         "listen": "127.0.0.1:0",
         "public_url": RELAY_URL,
-        "data": "store",
-        "push_token_key_file": "push-token.key",
-        "access_token_key_file": "access-token.key",
-        "tenants": [{ "id": hospital.tenant(), "roots": [hospital.root_hex()] }],
+        "data": home.join("store"),
+        "push_token_key_file": home.join("push-token.key"),
+        "access_token_key_file": home.join("access-token.key"),
+        "tenants": [{ "id": tenant, "roots": [root_hex] }],
         "apps": [{
-            "name": APP,
-            "tenant": hospital.tenant(),
+            "name": App::Apns.name(),
+            "tenant": tenant,
             "provider": "apns",
             "endpoint": emulators.apns.url,
             "ca_file": emulators.ca_file,
@@ -302,6 +402,13 @@ fn config(hospital: &Hospital, emulators: &Manifest) -> Result<String, BenchErro
             "key_id": emulators.apns.key_id,
             "key_file": emulators.apns.key_file,
             "topic": emulators.apns.topics.first(),
+        }, {
+            "name": App::Fcm.name(),
+            "tenant": tenant,
+            "provider": "fcm",
+            "endpoint": emulators.fcm.url,
+            "ca_file": emulators.ca_file,
+            "service_account_file": emulators.fcm.service_account_file,
         }],
     });
     toml::to_string(&config).map_err(BenchError::cast("the relay's configuration"))

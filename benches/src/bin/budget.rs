@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum as _};
-use sealpost_benches::cast::Cast;
 use sealpost_benches::error::BenchError;
 use sealpost_benches::report::{self, Row};
 use sealpost_benches::rows::{Effort, Name};
@@ -92,7 +91,7 @@ fn run(options: &Options) -> Result<bool, BenchError> {
         Some(program) => program.canonicalize().map_err(failed("finding the relay"))?,
         None => program::build_relay()?,
     };
-    let mut stage = Stage { program, folder, file_system: disk.file_system, cast: Cast::new()? };
+    let mut stage = Stage::new(program, folder, disk.file_system)?;
     let runs = if options.quick { 1 } else { options.runs };
     let messages = options.messages.and_then(|count| usize::try_from(count).ok());
     let effort = Effort { runs: runs.into(), messages, quick: options.quick };

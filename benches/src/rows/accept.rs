@@ -12,10 +12,10 @@ use crate::load::closed_loop;
 use crate::message::{Message, seal_all};
 use crate::report::{Row, Runs};
 use crate::rows::{Effort, WARM_UP};
-use crate::scene::{Cost, Scene, Stage};
+use crate::scene::{Cost, Plan, Scene, Stage};
 
 /// Messages of a run.
-const MESSAGES: usize = 30_000;
+pub(super) const MESSAGES: usize = 30_000;
 /// Connections to the relay.
 const CONNECTIONS: usize = 100;
 /// What must be reached of the limit.
@@ -71,25 +71,31 @@ struct Run {
 }
 
 async fn run(stage: &mut Stage, count: usize) -> Result<Run, BenchError> {
-    let scene = Scene::open(stage, WARM_UP + count).await?;
+    let scene = Scene::open(stage, Plan::new(WARM_UP + count)).await?;
     let messages: Arc<[Message]> = seal_all(&scene.hospital, &scene.devices)?.into();
     let limits =
         Limits::measure(&scene, count, messages.first().map_or(0, |message| message.body.len())).await?;
     scene.emulator.reset();
+    let cost = accept_and_push(&scene, &messages).await?;
+    Ok(Run { cost, limits })
+}
 
+/// Accepts and pushes all of `messages`, of which the first [`WARM_UP`] do not count.
+pub(super) async fn accept_and_push(scene: &Scene, messages: &Arc<[Message]>) -> Result<Cost, BenchError> {
+    let all = messages.len();
     let token = scene.token().await?;
     let clients = Client::connect_many(scene.relay.address(), CONNECTIONS).await?;
-    let clients = put_all(clients, &messages, 0..WARM_UP, &token).await?;
+    let clients = put_all(clients, messages, 0..WARM_UP, &token).await?;
     scene.await_pushes(WARM_UP).await?;
     scene.settle().await?;
 
     let meter = scene.meter()?;
-    put_all(clients, &messages, WARM_UP..WARM_UP + count, &token).await?;
-    let end = scene.await_pushes(WARM_UP + count).await?;
-    let cost = meter.until(end, &scene)?;
+    put_all(clients, messages, WARM_UP..all, &token).await?;
+    let end = scene.await_pushes(all).await?;
+    let cost = meter.until(end, scene)?;
     scene.settle().await?;
-    scene.check_pushes(WARM_UP + count)?;
-    Ok(Run { cost, limits })
+    scene.check_pushes(all)?;
+    Ok(cost)
 }
 
 /// Submits messages over all of `clients`.

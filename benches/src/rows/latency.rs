@@ -17,14 +17,14 @@ use crate::message::{Message, seal_all};
 use crate::report::{Row, Runs, millis, percentile};
 use crate::rows::accept::put_all;
 use crate::rows::{Effort, WARM_UP};
-use crate::scene::{PUSH_DEADLINE, Scene, Stage, device_of};
+use crate::scene::{PUSH_DEADLINE, Plan, Scene, Stage, device_of};
 
 /// Messages of a run.
 const MESSAGES: usize = 10_000;
 /// Messages a second.
-const RATE: u32 = 1000;
+pub(super) const RATE: u32 = 1000;
 /// Connections to the relay.
-const CONNECTIONS: usize = 100;
+pub(super) const CONNECTIONS: usize = 100;
 /// What may be above the limit (milliseconds).
 const ABOVE_MS: f64 = 5.0;
 /// The part of all messages that must be faster.
@@ -98,7 +98,7 @@ impl Latencies {
 async fn run(stage: &mut Stage, count: usize) -> Result<Run, BenchError> {
     let all = WARM_UP + count;
     // Those of the open loop, and others that warm everything up before it.
-    let scene = Scene::open(stage, all + WARM_UP).await?;
+    let scene = Scene::open(stage, Plan::new(all + WARM_UP)).await?;
     let messages: Arc<[Message]> = seal_all(&scene.hospital, &scene.devices)?.into();
     let limit = limit(&scene, all, messages.first().map_or(0, |message| message.body.len())).await?;
 
@@ -123,7 +123,7 @@ async fn run(stage: &mut Stage, count: usize) -> Result<Run, BenchError> {
 }
 
 /// When each message was due, and when it was answered.
-async fn put_when_due(
+pub(super) async fn put_when_due(
     clients: Vec<Client>,
     messages: &Arc<[Message]>,
     count: usize,

@@ -16,7 +16,7 @@ use crate::message::{Message, seal_all};
 use crate::report::{Row, Runs};
 use crate::rows::sync::{fetch, sync};
 use crate::rows::{Effort, WARM_UP};
-use crate::scene::{Cost, Scene, Stage, device_of};
+use crate::scene::{Cost, Plan, Scene, Stage, device_of};
 
 /// Messages of a run.
 const MESSAGES: usize = 20_000;
@@ -73,7 +73,7 @@ pub(super) async fn run(
     connections: usize,
 ) -> Result<(Scene, Vec<Client>, Cost), BenchError> {
     let all = WARM_UP + count;
-    let scene = Scene::open(stage, all).await?;
+    let scene = Scene::open(stage, Plan::new(all)).await?;
     let messages: Arc<[Message]> = seal_all(&scene.hospital, &scene.devices)?.into();
     // Which device a push was for is known only where pushes are kept.
     scene.emulator.record_bodies(true);

@@ -14,7 +14,7 @@ use crate::message::{Message, seal_all};
 use crate::report::{Row, Runs};
 use crate::rows::accept::put_all;
 use crate::rows::{Effort, WARM_UP};
-use crate::scene::{Cost, Scene, Stage};
+use crate::scene::{Cost, Plan, Scene, Stage};
 
 /// Messages, and so devices, of a run.
 const MESSAGES: usize = 30_000;
@@ -57,7 +57,7 @@ pub fn row(stage: &mut Stage, effort: Effort) -> Result<Row, BenchError> {
 
 async fn run(stage: &mut Stage, count: usize) -> Result<Cost, BenchError> {
     let all = WARM_UP + count;
-    let scene = Scene::open(stage, all).await?;
+    let scene = Scene::open(stage, Plan::new(all)).await?;
     let messages: Arc<[Message]> = seal_all(&scene.hospital, &scene.devices)?.into();
     let token = scene.token().await?;
     let clients = Client::connect_many(scene.relay.address(), CONNECTIONS).await?;

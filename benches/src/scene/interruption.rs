@@ -1,6 +1,6 @@
 //! What is to be done when this program is told to end in the middle of a run: its relay would go on alone.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -8,9 +8,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::BenchError;
 
-/// A run: its relay, and the folder that goes with it.
+/// A folder that must not stay, and the relay that works in it.
 struct Run {
-    relay: u32,
+    relay: Option<u32>,
     folder: PathBuf,
 }
 
@@ -18,12 +18,22 @@ static RUNS: Mutex<Vec<Run>> = Mutex::new(Vec::new());
 
 /// Remembers a run until [`over`].
 pub(super) fn begun(relay: u32, folder: PathBuf) {
-    runs().push(Run { relay, folder });
+    runs().push(Run { relay: Some(relay), folder });
+}
+
+/// Remembers a folder until [`forget_folder`].
+pub fn remember_folder(folder: &Path) {
+    runs().push(Run { relay: None, folder: folder.to_path_buf() });
+}
+
+/// A folder is removed already.
+pub fn forget_folder(folder: &Path) {
+    runs().retain(|run| run.folder != folder);
 }
 
 /// The run of `relay` is over: the relay has ended and was waited for.
 pub(super) fn over(relay: u32) {
-    runs().retain(|run| run.relay != relay);
+    runs().retain(|run| run.relay != Some(relay));
 }
 
 /// From now on, SIGINT and SIGTERM end the relays that run, remove their folders, and end this program.
@@ -45,7 +55,7 @@ pub fn end_relays_on_signals() -> Result<(), BenchError> {
             }
         });
         for run in runs().drain(..) {
-            let relay = i32::try_from(run.relay).ok().and_then(Pid::from_raw);
+            let relay = run.relay.and_then(|relay| i32::try_from(relay).ok()).and_then(Pid::from_raw);
             // One that has ended already is as good, and a folder that stays harms nobody.
             let _ = relay.map(|relay| kill_process(relay, Signal::KILL));
             let _ = std::fs::remove_dir_all(run.folder);

@@ -78,6 +78,14 @@ impl Relay {
         }))
     }
 
+    /// Ends it at once (SIGKILL), and waits until it has ended.
+    pub fn kill(&mut self) {
+        // One that has ended already is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        interruption::over(self.id());
+    }
+
     fn listening(&mut self, log: &Path) -> Result<SocketAddr, BenchError> {
         #[derive(Deserialize)]
         struct Listening {
@@ -101,10 +109,7 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        // One that has ended already is as good.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        interruption::over(self.id());
+        self.kill();
     }
 }
 
