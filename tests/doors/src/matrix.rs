@@ -61,7 +61,7 @@ impl Case {
     }
 }
 
-/// Every case of an operation. What its document does not say is in the table of [`own`]: an operation that
+/// Every case of an operation. What its document does not say is in the module `own`: an operation that
 /// knows its caller by the body alone has to be there.
 ///
 /// # Panics
