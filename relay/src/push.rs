@@ -4,14 +4,17 @@
 //! ```text
 //! store.lease -> open the token -> client.push -> verdict -> store.settle (many in one write)
 //! ```
-//! Lanes share nothing but the app's provider client and its gate: critical messages do not wait behind bulk
-//! ones, and a credential that fails stops the lanes of its own app alone.
+//! Lanes share nothing but the app's provider client and the breaker of its credential: critical messages do not
+//! wait behind bulk ones, and a credential that fails stops the lanes of its own app alone. A provider that fails push
+//! after push opens the breaker of the lane: its jobs wait in the store until the provider answers again, and no
+//! attempts are spent on it but those that ask whether it does.
 
+mod breaker;
 mod follow;
-mod gate;
 mod metrics;
 mod verdict;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,14 +23,15 @@ use sealpost_service::audit::{Act, Actor, Entry, Object};
 use sealpost_service::shutdown::{Shutdown, WorkGuard};
 use sealpost_service::telemetry::{MetricError, Metrics};
 use sealpost_wire::clock::Clock;
+use sealpost_wire::delivery::PushFailure;
 use sealpost_wire::id::{DeviceId, TenantId};
 use sealpost_wire::payload::Priority;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use self::gate::Gate;
+use self::breaker::{Breaker, BreakerState};
 use self::metrics::{LaneMetrics, PushMetrics};
-use self::verdict::{Verdict, verdict};
+use self::verdict::{Health, Verdict, health, verdict};
 use crate::SystemRng;
 use crate::id_list::Devices;
 use crate::provider::{FollowedClient, Outcome, Push, PushPriority};
@@ -56,14 +60,14 @@ pub struct App {
     id: AppId,
     name: String,
     client: FollowedClient,
-    gate: Gate,
+    credential: Breaker,
 }
 
 impl App {
     /// The app `name` of `tenant`, at the provider of `client`.
     #[must_use]
     pub fn new(tenant: TenantId, id: AppId, name: String, client: FollowedClient) -> Self {
-        Self { tenant, id, name, client, gate: Gate::default() }
+        Self { tenant, id, name, client, credential: Breaker::of_credential() }
     }
 }
 
@@ -110,6 +114,7 @@ impl Pusher {
                     rng: self.rng,
                     in_flight_max,
                     retry_max: self.options.retry_max,
+                    provider: Breaker::of_provider(),
                     metrics: Arc::new(self.metrics.lane(&app.name, priority)),
                 };
                 tokio::spawn(Arc::new(worker).run(shutdown.clone(), shutdown.work()));
@@ -121,7 +126,8 @@ impl Pusher {
     pub fn refresh_metrics(&self) {
         let now_ms = self.clock.now_millis();
         for app in &self.apps {
-            self.metrics.refresh_app(&app.name, app.gate.is_closed(), &app.client);
+            let is_paused = app.credential.state() != BreakerState::Closed;
+            self.metrics.refresh_app(&app.name, is_paused, &app.client);
             for priority in Priority::ALL {
                 let state = self.store.lane_state(app.id, priority, now_ms);
                 self.metrics.lane(&app.name, priority).refresh(state, now_ms);
@@ -151,6 +157,7 @@ struct Worker {
     rng: SystemRng,
     in_flight_max: usize,
     retry_max: Duration,
+    provider: Breaker,
     metrics: Arc<LaneMetrics>,
 }
 
@@ -158,6 +165,7 @@ struct Worker {
 struct Answered {
     lease: Lease,
     push_id: [u8; 16],
+    began: Instant,
     outcome: Outcome,
 }
 
@@ -191,6 +199,7 @@ impl Worker {
                 continue;
             }
             self.metrics.in_flight(pushes.len());
+            self.metrics.breaker(self.provider.state());
             if draining && pushes.is_empty() && settles.is_empty() {
                 return;
             }
@@ -206,7 +215,8 @@ impl Worker {
                 Some(_) = settles.join_next() => {}
                 () = woken, if has_room => {}
                 () = tokio::time::sleep(wait.unwrap_or(SLEEP_MAX)), if has_room && wait.is_some() => {}
-                () = self.app.gate.opens(), if !draining && self.app.gate.is_closed() => {}
+                () = self.app.credential.changed(), if !draining && is_open(&self.app.credential) => {}
+                () = self.provider.changed(), if !draining && is_open(&self.provider) => {}
                 () = shutdown.begun(), if !draining => draining = true,
             }
         }
@@ -217,7 +227,7 @@ impl Worker {
         if unsettled >= UNSETTLED_MAX {
             return 0;
         }
-        self.app.gate.limit(self.in_flight_max).saturating_sub(in_flight)
+        self.provider.limit(self.app.credential.limit(self.in_flight_max)).saturating_sub(in_flight)
     }
 
     /// How long there is nothing to do unless something comes; nothing for ever.
@@ -234,6 +244,7 @@ impl Worker {
             rng.fill_bytes(&mut id);
             id
         });
+        let began = Instant::now();
         let outcome = match self.key.open(&lease.token, &self.lane.tenant, lease.device, self.lane.app) {
             Ok(token) => {
                 let priority = match self.lane.priority {
@@ -241,7 +252,6 @@ impl Worker {
                     Priority::Bulk => PushPriority::Normal,
                 };
                 let push = Push { priority, expires_at: whole_hours(lease.latest_expiry.0), push_id };
-                let began = Instant::now();
                 let outcome = self.app.client.push(&token, push).await;
                 self.metrics.answered(&outcome, began.elapsed());
                 outcome
@@ -251,12 +261,12 @@ impl Worker {
                 Outcome::BadToken { detail: crate::provider::Detail::new("sealed under another key") }
             }
         };
-        Answered { lease, push_id, outcome }
+        Answered { lease, push_id, began, outcome }
     }
 
-    /// Takes an answer in: it is to be settled, or the lane stops.
+    /// Takes an answer in: it is to be settled, and tells whether others may follow.
     fn answered(&self, answered: Result<Answered, tokio::task::JoinError>, unsettled: &mut Vec<Settling>) {
-        let Answered { lease, push_id, outcome } = match answered {
+        let Answered { lease, push_id, began, outcome } = match answered {
             Ok(answered) => answered,
             Err(error) => {
                 // Its lease is lost until the next start; the other pushes go on.
@@ -266,28 +276,47 @@ impl Worker {
         };
         let now_ms = self.clock.now_millis();
         let mut rng = self.rng;
-        match verdict(&outcome, lease.failures, self.retry_max, rng.next_u32()) {
-            Verdict::Settle(result) => {
-                self.app.gate.open();
-                if result == PushResult::Pushed {
-                    self.metrics.delay(Duration::from_millis(now_ms.saturating_sub(lease.due_ms)));
-                } else {
-                    self.report(&outcome, lease.device);
-                }
-                unsettled.push(Settling { lease, result });
-            }
-            Verdict::Retry(after) => {
-                self.report(&outcome, lease.device);
+        self.judge_provider(&outcome, began, rng.next_u32());
+        let result = match verdict(&outcome, lease.failures, self.retry_max, rng.next_u32()) {
+            Verdict::Settle(result) => result,
+            Verdict::Retry { after, why } => {
                 let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
-                let result = PushResult::Retry { due_ms: now_ms.saturating_add(after_ms), push_id };
-                unsettled.push(Settling { lease, result });
+                PushResult::Retry { due_ms: now_ms.saturating_add(after_ms), push_id, why }
             }
-            Verdict::Stop(after) => {
-                let why = outcome.reason_label();
-                tracing::error!(app = self.app.name, why, detail = %outcome.detail(), "the app's lanes pause");
-                self.app.gate.close(after);
-                self.store.give_back(&self.lane, [&lease]);
+            Verdict::Stop { after, why } => {
+                if self.app.credential.failed(began, after, rng.next_u32()).is_some() {
+                    let (why, detail) = (outcome.reason_label(), outcome.detail());
+                    tracing::error!(app = self.app.name, why, %detail, "the app's lanes pause");
+                }
+                PushResult::Stopped { why }
             }
+        };
+        if result == PushResult::Pushed {
+            self.metrics.delay(Duration::from_millis(now_ms.saturating_sub(lease.due_ms)));
+        } else {
+            self.report(&outcome, lease.device);
+        }
+        unsettled.push(Settling { lease, result });
+    }
+
+    /// Takes in what an answer says of the provider.
+    fn judge_provider(&self, outcome: &Outcome, began: Instant, jitter: u32) {
+        let (app, priority) = (self.app.name.as_str(), self.lane.priority.name());
+        match health(outcome) {
+            Health::Works => {
+                self.app.credential.succeeded();
+                if self.provider.succeeded() {
+                    tracing::info!(app, priority, "the provider answers again: the lane goes on");
+                }
+            }
+            Health::Fails(asked) => {
+                if let Some(pause) = self.provider.failed(began, asked, jitter) {
+                    let (why, pause_ms) = (outcome.reason_label(), pause.as_millis());
+                    self.metrics.breaker_opened();
+                    tracing::warn!(app, priority, why, pause_ms, "the provider fails: the lane pauses");
+                }
+            }
+            Health::Unknown => {}
         }
     }
 
@@ -298,21 +327,9 @@ impl Worker {
 
     /// Settles until it is done: leases that were not settled would be lost.
     async fn settle(self: Arc<Self>, settlings: Arc<[Settling]>) {
-        let pushed: Vec<_> = settlings
-            .iter()
-            .filter(|one| one.result == PushResult::Pushed)
-            .map(|one| one.lease.device)
-            .collect();
         loop {
             let now_ms = self.clock.now_millis();
-            let audit = (!pushed.is_empty()).then(|| {
-                let objects: [Object<'_>; 3] = [
-                    ("app", &self.app.name),
-                    ("priority", &self.lane.priority.name()),
-                    ("devices", &Devices(pushed.iter().copied())),
-                ];
-                Entry::new(now_ms, Act::Pushed, &Actor::Server, &objects, "done")
-            });
+            let audit = self.audit(&settlings, now_ms);
             match self.store.settle(&self.lane, settlings.clone(), now_ms, audit).await {
                 Ok(()) => return,
                 Err(StoreError::Engine(error)) if error.is_retryable() => {
@@ -325,6 +342,28 @@ impl Worker {
             }
         }
     }
+
+    /// A row of the audit for each kind of answer, with the devices that it was about.
+    fn audit(&self, settlings: &[Settling], now_ms: u64) -> Vec<Entry> {
+        let mut by_outcome: BTreeMap<_, Vec<DeviceId>> = BTreeMap::new();
+        for one in settlings {
+            by_outcome.entry(one.result.failure()).or_default().push(one.lease.device);
+        }
+        let entry = |(failure, devices): (Option<PushFailure>, Vec<DeviceId>)| {
+            let objects: [Object<'_>; 3] = [
+                ("app", &self.app.name),
+                ("priority", &self.lane.priority.name()),
+                ("devices", &Devices(devices.iter().copied())),
+            ];
+            let outcome = failure.map_or("done", PushFailure::code);
+            Entry::new(now_ms, Act::Pushed, &Actor::Server, &objects, outcome)
+        };
+        by_outcome.into_iter().map(entry).collect()
+    }
+}
+
+fn is_open(breaker: &Breaker) -> bool {
+    breaker.state() != BreakerState::Closed
 }
 
 /// Rounded up to whole hours, so that a provider cannot tell by it which devices one message went to.

@@ -50,7 +50,7 @@ pub enum Act {
     MessageAccepted,
     /// A device made or renewed its mailbox at the relay.
     DeviceRegistered,
-    /// A push provider accepted a stub.
+    /// Stubs were given to a push provider: `done` when it accepted them, else why not.
     Pushed,
     /// A device fetched waiting boxes.
     Synced,

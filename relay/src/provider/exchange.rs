@@ -146,7 +146,7 @@ impl From<NoAnswer> for Outcome {
                 (RetryClass::Busy, Duration::ZERO, Detail::new("too many pushes wait for a connection"))
             }
             NoAnswer::Unavailable(Unavailable::NoStream) => {
-                (RetryClass::Busy, Duration::ZERO, Detail::new("no free stream before the deadline"))
+                (RetryClass::NoAnswer, Duration::ZERO, Detail::new("no free stream before the deadline"))
             }
             NoAnswer::Unavailable(Unavailable::NoConnection { after, detail }) => {
                 (RetryClass::Connection, after, detail)

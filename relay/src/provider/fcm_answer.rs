@@ -67,7 +67,7 @@ impl FcmRefusal {
             (404, _) => rejected(RejectedFault::NotFound),
             (408, _) => retry(RetryClass::NoAnswer, SERVER_WAIT),
             (413, _) => rejected(RejectedFault::PayloadTooLarge),
-            (429, _) => retry(RetryClass::Throttled, QUOTA_WAIT),
+            (429, _) => retry(RetryClass::Quota, QUOTA_WAIT),
             (500..=599, _) => retry(RetryClass::Server, SERVER_WAIT),
             // Whatever it says, a live token must not die of it.
             (400, _) => rejected(RejectedFault::Request),
@@ -146,7 +146,7 @@ mod tests {
             (404, "NOT_FOUND", "UNREGISTERED", ("dead_token", "")),
             (404, "NOT_FOUND", "", ("rejected", "not_found")),
             (413, "", "", ("rejected", "payload_too_large")),
-            (429, "RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED", ("retry", "throttled")),
+            (429, "RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED", ("retry", "quota")),
             (500, "INTERNAL", "INTERNAL", ("retry", "server")),
             (502, "", "", ("retry", "server")),
             (503, "UNAVAILABLE", "UNAVAILABLE", ("retry", "server")),

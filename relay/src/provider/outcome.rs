@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use sealpost_wire::delivery::PushFailure;
+
 /// What became of one push. Closed on purpose: each variant asks for another action, and the labels are used as
 /// metric labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,13 +61,15 @@ pub enum Outcome {
 /// Why a push is to be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RetryClass {
-    /// Too many pushes for this device (APNs 429 `TooManyRequests`), or for the project (FCM 429).
+    /// Too many pushes for this device (APNs 429 `TooManyRequests`).
     Throttled,
+    /// Too many pushes of this app: FCM 429, which counts by project before it counts by device.
+    Quota,
     /// APNs 429 `TooManyProviderTokenUpdates`: more than one signer uses the key, or a clock is off.
     TokenUpdates,
     /// The provider's own failure: 5xx.
     Server,
-    /// No answer within the deadline.
+    /// No answer within the deadline, or no stream to ask on: those that are open are full of unanswered requests.
     NoAnswer,
     /// The provider closed the connection (GOAWAY, refused stream) more often than the push is resent at once.
     GoAway,
@@ -140,6 +144,26 @@ impl Outcome {
         }
     }
 
+    /// Why the attempt failed, as senders and auditors are told; nothing for one that was accepted.
+    #[must_use]
+    pub const fn failure(&self) -> Option<PushFailure> {
+        Some(match self {
+            Self::Accepted { .. } => return None,
+            Self::DeadToken { .. } => PushFailure::TokenDead,
+            Self::BadToken { .. } => PushFailure::TokenRefused,
+            Self::Retry { class, .. } => match class {
+                RetryClass::Throttled | RetryClass::Quota => PushFailure::Throttled,
+                RetryClass::TokenUpdates => PushFailure::Credential,
+                RetryClass::Server => PushFailure::ProviderError,
+                RetryClass::NoAnswer => PushFailure::NoAnswer,
+                RetryClass::GoAway | RetryClass::Connection => PushFailure::NoConnection,
+                RetryClass::Busy => PushFailure::Busy,
+            },
+            Self::Credential { .. } => PushFailure::Credential,
+            Self::Rejected { .. } => PushFailure::Rejected,
+        })
+    }
+
     /// What the provider said, for the log.
     #[must_use]
     pub const fn detail(&self) -> &Detail {
@@ -160,6 +184,7 @@ impl RetryClass {
     pub const fn label(self) -> &'static str {
         match self {
             Self::Throttled => "throttled",
+            Self::Quota => "quota",
             Self::TokenUpdates => "token_updates",
             Self::Server => "server",
             Self::NoAnswer => "no_answer",

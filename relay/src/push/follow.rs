@@ -40,7 +40,7 @@ fn look_at_all(apps: &[Arc<App>], look: Look, metrics: &ReloadMetrics) {
                 tracing::info!(app = app.name, "the provider client was made anew from its files");
                 metrics.replaced(&app.name);
                 // A credential that failed may be another one now.
-                app.gate.open();
+                app.credential.succeeded();
             }
             Err(error) => {
                 tracing::error!(%error, app = app.name, "its files make no provider client; the present one serves");

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use sealpost_service::telemetry::{MetricError, Metrics};
 use sealpost_wire::payload::Priority;
 
+use super::breaker::BreakerState;
 use crate::provider::{FollowedClient, Outcome};
 use crate::store::LaneState;
 
@@ -23,6 +24,8 @@ pub(super) struct PushMetrics {
     ready: IntGaugeVec,
     oldest: IntGaugeVec,
     paused: IntGaugeVec,
+    breaker: IntGaugeVec,
+    breaker_opened: IntCounterVec,
     connections: IntGaugeVec,
     clock_ahead: IntGaugeVec,
     refused: IntGaugeVec,
@@ -69,6 +72,16 @@ impl PushMetrics {
                 "1 while an app's credential fails and its lanes pause.",
                 &["app"],
             )?,
+            breaker: metrics.gauges(
+                "sealpost_relay_push_breaker",
+                "1 for the state of a lane's circuit breaker: closed lets pushes through.",
+                &["app", "priority", "state"],
+            )?,
+            breaker_opened: metrics.counters(
+                "sealpost_relay_push_breaker_opened_total",
+                "Pauses of a lane because its provider failed.",
+                &["app", "priority"],
+            )?,
             connections: metrics.gauges(
                 "sealpost_relay_provider_connections",
                 "Open connections to the provider of an app.",
@@ -111,6 +124,9 @@ impl PushMetrics {
             in_flight: self.in_flight.with_label_values(&labels),
             ready: self.ready.with_label_values(&labels),
             oldest: self.oldest.with_label_values(&labels),
+            breaker: BreakerState::ALL
+                .map(|state| self.breaker.with_label_values(&[app, priority.name(), state.label()])),
+            breaker_opened: self.breaker_opened.with_label_values(&labels),
         }
     }
 
@@ -150,6 +166,9 @@ pub(super) struct LaneMetrics {
     in_flight: IntGauge,
     ready: IntGauge,
     oldest: IntGauge,
+    /// In the order of [`BreakerState::ALL`].
+    breaker: [IntGauge; 3],
+    breaker_opened: IntCounter,
 }
 
 impl LaneMetrics {
@@ -165,6 +184,16 @@ impl LaneMetrics {
 
     pub(super) fn in_flight(&self, count: usize) {
         self.in_flight.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn breaker(&self, state: BreakerState) {
+        for (gauge, shown) in self.breaker.iter().zip(BreakerState::ALL) {
+            gauge.set(i64::from(shown == state));
+        }
+    }
+
+    pub(super) fn breaker_opened(&self) {
+        self.breaker_opened.inc();
     }
 
     pub(super) fn refresh(&self, state: LaneState, now_ms: u64) {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::provider::{Outcome, backoff};
+use sealpost_wire::delivery::PushFailure;
+
+use crate::provider::{Outcome, RetryClass, backoff};
 use crate::store::PushResult;
 
 /// What is to be done about a push.
@@ -11,25 +13,58 @@ pub(super) enum Verdict {
     /// It is settled, by a provider that accepts the credential.
     Settle(PushResult),
     /// It is tried again after this long.
-    Retry(Duration),
+    Retry { after: Duration, why: PushFailure },
     /// Nothing of the app is pushed for this long; the push is as due as before.
-    Stop(Duration),
+    Stop { after: Duration, why: PushFailure },
+}
+
+/// What an outcome says of the provider, whatever it says of the push.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Health {
+    /// It answers, and it accepts the credential.
+    Works,
+    /// Every push may fail like this one. It wants to be left alone for this long.
+    Fails(Duration),
+    /// Nothing.
+    Unknown,
 }
 
 /// The verdict on an outcome, after `failures` earlier ones in a row. `jitter` is uniformly random.
 pub(super) fn verdict(outcome: &Outcome, failures: u8, retry_max: Duration, jitter: u32) -> Verdict {
     let attempts = u32::from(failures).saturating_add(1);
+    let Some(why) = outcome.failure() else { return Verdict::Settle(PushResult::Pushed) };
     match outcome {
         Outcome::Accepted { .. } => Verdict::Settle(PushResult::Pushed),
         Outcome::DeadToken { since_ms, .. } => Verdict::Settle(PushResult::Dead { since_ms: *since_ms }),
         Outcome::BadToken { .. } => Verdict::Settle(PushResult::Refused),
         Outcome::Retry { after, .. } => {
             let first = (*after).max(RETRY_MIN);
-            Verdict::Retry(backoff::delay(first, retry_max, attempts, jitter))
+            Verdict::Retry { after: backoff::delay(first, retry_max, attempts, jitter), why }
         }
-        Outcome::Credential { after, .. } => Verdict::Stop(*after),
+        Outcome::Credential { after, .. } => Verdict::Stop { after: *after, why },
         // Ours to mend, in the configuration: the messages stay queued meanwhile.
-        Outcome::Rejected { .. } => Verdict::Retry(backoff::delay(retry_max, retry_max, 1, jitter)),
+        Outcome::Rejected { .. } => {
+            Verdict::Retry { after: backoff::delay(retry_max, retry_max, 1, jitter), why }
+        }
+    }
+}
+
+/// What an outcome says of the provider.
+pub(super) const fn health(outcome: &Outcome) -> Health {
+    match outcome {
+        Outcome::Accepted { .. } | Outcome::DeadToken { .. } | Outcome::Rejected { .. } => Health::Works,
+        Outcome::Retry { after, class, .. } => match class {
+            RetryClass::Throttled => Health::Works,
+            RetryClass::Quota
+            | RetryClass::TokenUpdates
+            | RetryClass::Server
+            | RetryClass::NoAnswer
+            | RetryClass::GoAway
+            | RetryClass::Connection => Health::Fails(*after),
+            RetryClass::Busy => Health::Unknown,
+        },
+        // A token may be refused without asking the provider. The credential has a breaker of its own.
+        Outcome::BadToken { .. } | Outcome::Credential { .. } => Health::Unknown,
     }
 }
 
@@ -54,16 +89,37 @@ mod tests {
         let bad = Outcome::BadToken { detail: detail.clone() };
         assert_eq!(verdict(bad, 0), Verdict::Settle(PushResult::Refused));
         let (after, class) = (Duration::from_secs(10), RetryClass::Server);
+        let retried = |after| Verdict::Retry { after, why: PushFailure::ProviderError };
         let retry = Outcome::Retry { after, class, detail: detail.clone() };
-        assert_eq!(verdict(retry.clone(), 0), Verdict::Retry(after));
-        assert_eq!(verdict(retry.clone(), 2), Verdict::Retry(after * 4));
-        assert_eq!(verdict(retry, 255), Verdict::Retry(HOUR));
+        assert_eq!(verdict(retry.clone(), 0), retried(after));
+        assert_eq!(verdict(retry.clone(), 2), retried(after * 4));
+        assert_eq!(verdict(retry, 255), retried(HOUR));
         let again = Outcome::Retry { after: Duration::ZERO, class, detail: detail.clone() };
-        assert_eq!(verdict(again, 0), Verdict::Retry(RETRY_MIN));
+        assert_eq!(verdict(again, 0), retried(RETRY_MIN));
         let fault = CredentialFault::ProviderToken;
         let credential = Outcome::Credential { fault, after, detail: detail.clone() };
-        assert_eq!(verdict(credential, 3), Verdict::Stop(after));
+        assert_eq!(verdict(credential, 3), Verdict::Stop { after, why: PushFailure::Credential });
         let rejected = Outcome::Rejected { fault: RejectedFault::Topic, detail };
-        assert_eq!(verdict(rejected, 0), Verdict::Retry(HOUR));
+        assert_eq!(verdict(rejected, 0), Verdict::Retry { after: HOUR, why: PushFailure::Rejected });
+    }
+
+    #[test]
+    fn a_provider_that_answers_works_and_one_that_does_not_fails() {
+        let (after, detail) = (Duration::from_secs(7), Detail::new("said"));
+        let retry = |class| health(&Outcome::Retry { after, class, detail: detail.clone() });
+        for class in [
+            RetryClass::Quota,
+            RetryClass::TokenUpdates,
+            RetryClass::Server,
+            RetryClass::NoAnswer,
+            RetryClass::GoAway,
+            RetryClass::Connection,
+        ] {
+            assert_eq!(retry(class), Health::Fails(after), "{class:?}");
+        }
+        assert_eq!(retry(RetryClass::Throttled), Health::Works, "of one device");
+        assert_eq!(retry(RetryClass::Busy), Health::Unknown);
+        assert_eq!(health(&Outcome::DeadToken { since_ms: None, detail: detail.clone() }), Health::Works);
+        assert_eq!(health(&Outcome::BadToken { detail }), Health::Unknown);
     }
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use sealpost_service::audit::Entry;
 use sealpost_service::engine::{Space, View};
-use sealpost_wire::delivery::DeliveryState;
+use sealpost_wire::delivery::{DeliveryState, PushFailure};
+use sealpost_wire::id::DeviceId;
 
 use super::change::{Cause, Change, OpenMailbox};
 use super::delivery_row::DeliveryRow;
@@ -34,7 +35,27 @@ pub enum PushResult {
         due_ms: u64,
         /// The id of the push, the same at each attempt.
         push_id: [u8; 16],
+        /// Why.
+        why: PushFailure,
     },
+    /// Nothing of the app can be pushed for now; the job is as due as before.
+    Stopped {
+        /// Why.
+        why: PushFailure,
+    },
+}
+
+impl PushResult {
+    /// Why the attempt failed; nothing for one that did not.
+    #[must_use]
+    pub const fn failure(&self) -> Option<PushFailure> {
+        match self {
+            Self::Pushed => None,
+            Self::Dead { .. } => Some(PushFailure::TokenDead),
+            Self::Refused => Some(PushFailure::TokenRefused),
+            Self::Retry { why, .. } | Self::Stopped { why } => Some(*why),
+        }
+    }
 }
 
 /// A leased push and what became of it.
@@ -48,9 +69,12 @@ pub struct Settling {
 
 /// Cursors that are looked up one by one; more are read as a range.
 const CURSORS_SINGLY_MAX: u64 = 16;
+/// The newest messages that a failed stub stood for, and that are told so: the older ones heard of earlier attempts.
+const NOTED_MAX: u64 = 8;
 
 impl Store {
-    /// Settles pushes of one lane in one write. The leases end, unless it fails.
+    /// Settles pushes of one lane in one write. The leases end, unless it fails. Each attempt that failed is noted
+    /// in the events of the messages that the stub stood for.
     ///
     /// # Errors
     /// [`StoreError`]; the leases are as they were, and the same may be tried again.
@@ -59,7 +83,7 @@ impl Store {
         id: &LaneId,
         settlings: Arc<[Settling]>,
         now_ms: u64,
-        audit: Option<Entry>,
+        audit: Vec<Entry>,
     ) -> Result<(), StoreError> {
         let (shared, schedules) = (self.shared.clone(), self.schedules.clone());
         let (lane, home) = (id.clone(), self.home(&id.tenant)?);
@@ -70,9 +94,7 @@ impl Store {
                 let stands = settle(&mut change, &lane, one, &schedules)?;
                 settled.push(((one.lease.due_ms, one.lease.device), stands));
             }
-            if let Some(audit) = audit {
-                change.audit(&audit);
-            }
+            audit.iter().for_each(|entry| change.audit(entry));
             change.finish(&shared);
             // Even if nobody waits for the answer any more: a lease that never ends is a device that is never
             // pushed.
@@ -116,18 +138,25 @@ fn settle(
                 open.mailbox.queued_from = open.mailbox.queued_from.max(lease.through + 1);
             }
         }
-        PushResult::Retry { due_ms, push_id } if is_current => open.mailbox.failed(*due_ms, *push_id),
-        PushResult::Retry { .. } => {}
+        PushResult::Retry { due_ms, push_id, why } => {
+            note_failure(change, &open, lease, *why)?;
+            if is_current {
+                open.mailbox.failed(*due_ms, *push_id);
+            }
+        }
+        PushResult::Stopped { why } => note_failure(change, &open, lease, *why)?,
         PushResult::Dead { since_ms } => {
             let is_older = since_ms.is_none_or(|since| lease.registered_ms <= since);
             if is_older {
-                lose_token(change, &mut open, lease, Loss::Dead)?;
-            } else if is_current {
-                // The answer speaks of an earlier registration of the same token.
-                open.mailbox.pushed(0, false, change.now_ms, schedules);
+                lose_token(change, &mut open, lease, PushFailure::TokenDead)?;
+            } else {
+                note_failure(change, &open, lease, PushFailure::AnswerOutdated)?;
+                if is_current {
+                    open.mailbox.pushed(0, false, change.now_ms, schedules);
+                }
             }
         }
-        PushResult::Refused => lose_token(change, &mut open, lease, Loss::Refused)?,
+        PushResult::Refused => lose_token(change, &mut open, lease, PushFailure::TokenRefused)?,
     }
     let job = open.mailbox.job.as_ref().filter(|_| open.mailbox.app == Some(lane.app));
     let stands = job.is_some_and(|job| job.due_ms == lease.due_ms && job.priority == lane.priority);
@@ -155,10 +184,41 @@ fn mark_pushed(change: &mut Change<'_>, open: &OpenMailbox, through: u64) -> Res
     Ok(newer)
 }
 
-#[derive(Clone, Copy)]
-enum Loss {
-    Dead,
-    Refused,
+/// Notes a failed attempt at the newest messages that the stub stood for: they stay as they were.
+fn note_failure(
+    change: &mut Change<'_>,
+    open: &OpenMailbox,
+    lease: &Lease,
+    why: PushFailure,
+) -> Result<(), Damaged> {
+    let to = lease.through + 1;
+    let from = open.mailbox.waiting_from.max(to.saturating_sub(NOTED_MAX));
+    for (_, row) in waiting(change, open.mailbox.number, from, to)? {
+        if row.state.wants_push() {
+            note(change, lease.device, &row, why)?;
+        }
+    }
+    Ok(())
+}
+
+/// An event that changes nothing, and says why.
+fn note(
+    change: &mut Change<'_>,
+    device: DeviceId,
+    row: &DeliveryRow,
+    why: PushFailure,
+) -> Result<(), Damaged> {
+    change.event(&NewEvent {
+        message: row.message,
+        sender: &row.sender,
+        device,
+        from: Some(row.state),
+        to: row.state,
+        late: false,
+        reason: why.code(),
+        receipt: &[],
+    })?;
+    Ok(())
 }
 
 /// The push token is gone: what was pushed is queued again, and says why.
@@ -166,20 +226,17 @@ fn lose_token(
     change: &mut Change<'_>,
     open: &mut OpenMailbox,
     lease: &Lease,
-    loss: Loss,
+    loss: PushFailure,
 ) -> Result<(), Damaged> {
     let Some(mut device) = change.device(lease.device)? else { return Ok(()) };
     // Registered anew since the push began: the answer is about the token before.
     let Some(push) = device.push.as_mut().filter(|push| push.registered_ms == lease.registered_ms) else {
         return Ok(());
     };
-    let reason = match loss {
-        Loss::Dead => "push_token_dead",
-        Loss::Refused => "push_token_refused",
-    };
-    match loss {
-        Loss::Dead => device.push = None,
-        Loss::Refused => push.refused = true,
+    if loss == PushFailure::TokenDead {
+        device.push = None;
+    } else {
+        push.refused = true;
     }
     change.put_device(lease.device, &device);
     open.mailbox.redirect(None, false, change.now_ms);
@@ -187,21 +244,11 @@ fn lose_token(
     let (from, to) = (open.mailbox.waiting_from, open.mailbox.next_cursor);
     for (cursor, mut row) in waiting(change, open.mailbox.number, from, to)? {
         if row.state.allows(DeliveryState::Queued) {
-            let cause = Cause { reason, receipt: &[] };
+            let cause = Cause { reason: loss.code(), receipt: &[] };
             change.move_waiting(lease.device, &mut row, DeliveryState::Queued, cause)?;
             change.put_delivery(open.mailbox.number, cursor, &row);
         } else if row.state.wants_push() {
-            // Queued as before; the event says why it stays so.
-            change.event(&NewEvent {
-                message: row.message,
-                sender: &row.sender,
-                device: lease.device,
-                from: Some(row.state),
-                to: row.state,
-                late: false,
-                reason,
-                receipt: &[],
-            })?;
+            note(change, lease.device, &row, loss)?;
         }
     }
     Ok(())

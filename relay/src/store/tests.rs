@@ -7,7 +7,7 @@ mod simulation;
 use sealpost_service::audit::{Act, Actor, Entry};
 use sealpost_wire::api::relay::{Event, MessageStatus, ReceiptOutcome, WaitingBox};
 use sealpost_wire::clock::UnixTime;
-use sealpost_wire::delivery::DeliveryState;
+use sealpost_wire::delivery::{DeliveryState, PushFailure};
 use sealpost_wire::id::{DeviceId, Digest, SubjectId, TransportId};
 use sealpost_wire::key::{RequestKey, SigningKey};
 use sealpost_wire::prekey::PrekeyKind;
@@ -201,7 +201,7 @@ impl World {
 
     async fn settle(&self, priority: Priority, lease: &Lease, result: PushResult) {
         let settling = [Settling { lease: lease.clone(), result }];
-        self.store.settle(&self.lane(priority), settling.into(), self.now_ms, None).await.unwrap();
+        self.store.settle(&self.lane(priority), settling.into(), self.now_ms, Vec::new()).await.unwrap();
     }
 
     async fn expire(&self) {

@@ -8,6 +8,7 @@ mod linkage;
 mod mailboxes;
 mod metrics;
 mod process;
+mod push_failures;
 mod pushes;
 mod submissions;
 mod world;

@@ -129,7 +129,8 @@ pub struct BoxStatus {
     pub device: DeviceId,
     /// The state, as the relay says.
     pub state: DeliveryState,
-    /// Why, for `failed` and `unopenable`.
+    /// Why, for `failed` and `unopenable`; for `queued` the code of the last attempt to push that failed
+    /// ([`sealpost_wire::delivery::PushFailure`]), if one did.
     pub reason: Option<String>,
     /// Whether the device's own signature proves the state.
     pub verified: bool,

@@ -98,7 +98,10 @@ impl Sender {
         report.events += 1;
         Ok(match &event.receipt {
             Some(receipt) => self.news_of_receipt(event.message, event.device, &sent, receipt, report),
-            None if sent.verified || sent.state == event.to => None,
+            None if sent.verified => None,
+            // A note that a push failed says why a message still waits, and changes nothing else.
+            None if event.from == Some(event.to) && event.to != DeliveryState::Queued => None,
+            None if sent.state == event.to && event.reason.is_none() => None,
             None => Some(said(event.message, event.device, event.to, event.reason.clone())),
         })
     }

@@ -551,7 +551,8 @@ fn insert_submission(
     Ok(())
 }
 
-/// Writes news of a box unless what is known already says as much. Returns whether it was news.
+/// Writes news of a box unless what is known already says as much. Returns whether its state was news; why a box still
+/// waits is written down all the same.
 fn set_box(transaction: &Transaction<'_>, news: &BoxNews) -> Result<bool, SenderError> {
     let sql = "SELECT state, verified FROM box WHERE transport_id = ?1 AND device = ?2";
     let key = params![news.transport_id.as_bytes(), news.device.as_bytes()];
@@ -559,7 +560,15 @@ fn set_box(transaction: &Transaction<'_>, news: &BoxNews) -> Result<bool, Sender
     let Some((code, verified)) = transaction.query_row(sql, key, read).optional()? else { return Ok(false) };
     let state = DeliveryState::from_code(code).ok_or(SenderError::Unreadable)?;
     // What a device signed stands against what the relay merely says.
-    if (verified && !news.verified) || (state == news.state && verified == news.verified) {
+    if verified && !news.verified {
+        return Ok(false);
+    }
+    if state == news.state && verified == news.verified {
+        if let Some(reason) = news.reason.as_ref().filter(|_| state == DeliveryState::Queued) {
+            let sql = "UPDATE box SET reason = ?3 WHERE transport_id = ?1 AND device = ?2";
+            let values = params![news.transport_id.as_bytes(), news.device.as_bytes(), reason];
+            transaction.execute(sql, values)?;
+        }
         return Ok(false);
     }
     // Held: nothing was heard of the box yet. The first word may come late, and be any.

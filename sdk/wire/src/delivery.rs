@@ -164,9 +164,86 @@ pub enum FailureReason {
     MailboxFull,
 }
 
+/// Why an attempt to push failed: the `reason` of a note in a sender's events (an event whose delivery stays as it
+/// was: `queued -> queued`, or `pushed -> pushed` where a repeated stub failed), and the `outcome` in the audit.
+///
+/// None of them ends a delivery: the message waits in its mailbox, and a device that syncs gets it all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PushFailure {
+    /// The app is gone from the device, or its push token has expired. Nothing is pushed until the device registers
+    /// a new one.
+    TokenDead,
+    /// The provider does not know the push token. It rests until the device registers again.
+    TokenRefused,
+    /// The provider spoke of an earlier registration of the same push token; this one is tried again.
+    AnswerOutdated,
+    /// The provider takes no more for now, of this device or of this app.
+    Throttled,
+    /// The provider's own failure: 5xx.
+    ProviderError,
+    /// The provider did not answer in time.
+    NoAnswer,
+    /// No connection to the provider, or it broke.
+    NoConnection,
+    /// The relay had too many pushes waiting for a connection.
+    Busy,
+    /// The provider refuses the app's credential, or none could be got: an operator has to act.
+    Credential,
+    /// The provider refuses the request itself: the app's configuration is at fault.
+    Rejected,
+}
+
+impl PushFailure {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::TokenDead,
+        Self::TokenRefused,
+        Self::AnswerOutdated,
+        Self::Throttled,
+        Self::ProviderError,
+        Self::NoAnswer,
+        Self::NoConnection,
+        Self::Busy,
+        Self::Credential,
+        Self::Rejected,
+    ];
+
+    /// Its stable code.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::TokenDead => "push_token_dead",
+            Self::TokenRefused => "push_token_refused",
+            Self::AnswerOutdated => "push_answer_outdated",
+            Self::Throttled => "push_throttled",
+            Self::ProviderError => "push_provider_error",
+            Self::NoAnswer => "push_no_answer",
+            Self::NoConnection => "push_no_connection",
+            Self::Busy => "push_busy",
+            Self::Credential => "push_credential",
+            Self::Rejected => "push_rejected",
+        }
+    }
+
+    /// The failure with this code.
+    #[must_use]
+    pub fn from_code(code: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|failure| failure.code() == code)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn push_failures_have_a_code_each() {
+        for failure in PushFailure::ALL {
+            assert!(failure.code().starts_with("push_"));
+            assert_eq!(PushFailure::from_code(failure.code()), Some(failure));
+        }
+        assert_eq!(PushFailure::from_code("push_"), None);
+    }
 
     #[test]
     fn the_table_of_changes() {

@@ -71,7 +71,8 @@ async fn a_push_that_failed_is_tried_again_when_it_was_said_with_the_same_id() {
     world.accept(1, &[1], Priority::Normal).await;
     let lease = world.lease(Priority::Normal).remove(0);
     assert_eq!((lease.failures, lease.push_id), (0, None));
-    let retry = PushResult::Retry { due_ms: START_MS + 5_000, push_id: [7; 16] };
+    let retry =
+        PushResult::Retry { due_ms: START_MS + 5_000, push_id: [7; 16], why: PushFailure::ProviderError };
     world.settle(Priority::Normal, &lease, retry).await;
     assert_eq!(world.state(1, 1), Queued);
     world.now_ms += 4_999;
@@ -81,6 +82,99 @@ async fn a_push_that_failed_is_tried_again_when_it_was_said_with_the_same_id() {
     assert_eq!((lease.failures, lease.push_id), (1, Some([7; 16])));
     world.settle(Priority::Normal, &lease, PUSHED).await;
     assert_eq!(world.state(1, 1), Pushed);
+}
+
+/// Which messages were told that an attempt failed, and why.
+fn notes(world: &World) -> Vec<(u8, DeliveryState, String)> {
+    let notes = world.events().into_iter().filter(|event| event.from == Some(event.to));
+    notes.map(|event| (event.message.as_bytes()[0], event.to, event.reason.unwrap())).collect()
+}
+
+const FAILED: PushResult =
+    PushResult::Retry { due_ms: START_MS + 5_000, push_id: [7; 16], why: PushFailure::ProviderError };
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_that_fails_is_noted_once_at_each_message_that_it_stood_for() {
+    let mut world = World::new();
+    world.register(1).await;
+    world.accept(1, &[1], Priority::Normal).await;
+    let lease = world.lease(Priority::Normal).remove(0);
+    world.settle(Priority::Normal, &lease, PUSHED).await;
+    world.accept(2, &[1], Priority::Normal).await;
+    let lease = world.lease(Priority::Normal).remove(0);
+    world.accept(3, &[1], Priority::Normal).await;
+    world.settle(Priority::Normal, &lease, FAILED).await;
+    let code = || "push_provider_error".to_owned();
+    assert_eq!(notes(&world), [(1, Pushed, code()), (2, Queued, code())], "the third came later");
+    assert_eq!((world.state(1, 1), world.state(2, 1)), (Pushed, Queued));
+
+    world.say(1, 1, OPENED).await;
+    world.now_ms += 5_000;
+    let lease = world.lease(Priority::Normal).remove(0);
+    let why = PushFailure::NoAnswer;
+    let again = PushResult::Retry { due_ms: world.now_ms + 10_000, push_id: [7; 16], why };
+    world.settle(Priority::Normal, &lease, again).await;
+    let code = || "push_no_answer".to_owned();
+    assert_eq!(notes(&world)[2..], [(2, Queued, code()), (3, Queued, code())], "what was opened is over");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_was_not_attempted_is_not_noted() {
+    let world = World::new();
+    world.register(1).await;
+    world.accept(1, &[1], Priority::Normal).await;
+    let leases = world.lease(Priority::Normal);
+    world.store.give_back(&world.lane(Priority::Normal), &leases);
+    assert_eq!(notes(&world), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_that_the_credential_stopped_is_noted_and_as_due_as_before() {
+    let world = World::new();
+    world.register(1).await;
+    world.accept(1, &[1], Priority::Normal).await;
+    for count in 1..=3 {
+        let lease = world.lease(Priority::Normal).remove(0);
+        assert_eq!((lease.due_ms, lease.failures), (START_MS, 0));
+        let stopped = PushResult::Stopped { why: PushFailure::Credential };
+        world.settle(Priority::Normal, &lease, stopped).await;
+        assert_eq!(notes(&world), vec![(1, Queued, "push_credential".to_owned()); count]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_messages_in_a_mailbox_the_newest_are_told() {
+    let world = World::new();
+    world.register(1).await;
+    for id in 1..=20 {
+        world.accept(id, &[1], Priority::Normal).await;
+    }
+    let lease = world.lease(Priority::Normal).remove(0);
+    world.settle(Priority::Normal, &lease, FAILED).await;
+    let told: Vec<_> = notes(&world).into_iter().map(|(message, ..)| message).collect();
+    assert_eq!(told, (13..=20).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_is_down_for_a_day_does_not_fill_the_store() {
+    let mut world = World::new();
+    world.register(1).await;
+    world.accept(1, &[1], Priority::Critical).await;
+    // As the worker does it, with the shortest first wait there is and an hour at most.
+    let (first, max) = (Duration::from_millis(500), Duration::from_secs(3600));
+    let end_ms = START_MS + 23 * HOUR_MS;
+    while let Some(lease) = world.lease(Priority::Critical).pop() {
+        let wait = crate::provider::backoff::delay(first, max, u32::from(lease.failures) + 1, 0);
+        let due_ms = world.now_ms + u64::try_from(wait.as_millis()).unwrap();
+        let retry = PushResult::Retry { due_ms, push_id: [7; 16], why: PushFailure::NoConnection };
+        world.settle(Priority::Critical, &lease, retry).await;
+        if due_ms > end_ms {
+            break;
+        }
+        world.now_ms = due_ms;
+    }
+    let day = notes(&world).len();
+    assert_eq!(day, 13 + 22, "13 in the first hours, and one an hour");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,6 +222,7 @@ async fn a_token_registered_after_it_died_is_alive() {
     let earlier = PushResult::Dead { since_ms: Some(START_MS - 1) };
     world.settle(Priority::Normal, &old, earlier).await;
     assert!(world.store.device(&tenant(), device(1)).unwrap().unwrap().push.is_some());
+    assert_eq!(notes(&world), [(1, Queued, "push_answer_outdated".to_owned())]);
     // The token was registered anew while the push was in flight.
     world.now_ms += 900_000;
     let old = world.lease(Priority::Normal).remove(0);

@@ -52,7 +52,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (id.clone(), 1..8_u8, 0..3_u8)
             .prop_map(|(id, devices, priority)| Step::Accept { id, devices, priority }),
         4 => (0..3_u8).prop_map(|priority| Step::Lease { priority }),
-        6 => (0..6_u8).prop_map(|result| Step::Settle { result }),
+        6 => (0..7_u8).prop_map(|result| Step::Settle { result }),
         6 => (id, device.clone(), 0..4_u8)
             .prop_map(|(id, device, statement)| Step::Say { id, device, statement }),
         2 => (device, 0..4_u8).prop_map(|(device, token)| Step::Register { device, token }),
@@ -85,8 +85,9 @@ impl Simulation {
                 let result = match result {
                     0..=1 => PushResult::Pushed,
                     2 => PushResult::Dead { since_ms: None },
-                    3 => PushResult::Retry { due_ms, push_id: [1; 16] },
+                    3 => PushResult::Retry { due_ms, push_id: [1; 16], why: PushFailure::NoAnswer },
                     4 => PushResult::Refused,
+                    5 => PushResult::Stopped { why: PushFailure::Credential },
                     _ => {
                         self.world.store.give_back(&self.world.lane(priority), [&lease]);
                         return self;

@@ -105,6 +105,33 @@ fn hear(outbox: &mut Outbox, id: TransportId, state: DeliveryState, verified: bo
 }
 
 #[test]
+fn a_push_that_failed_says_why_a_box_waits_until_it_waits_no_more() {
+    let (_folder, mut outbox) = outbox();
+    new(&mut outbox, &alert("a"));
+    let id = TransportId([8; 16]);
+    accepted(&mut outbox, id);
+    let shown = |outbox: &Outbox| {
+        let status = outbox.alert("a").unwrap().unwrap();
+        let one = &status.submissions[0].boxes[0];
+        (one.state, one.reason.clone())
+    };
+    assert_eq!(shown(&outbox), (DeliveryState::Queued, None));
+    for code in ["push_provider_error", "push_no_answer"] {
+        let note = || BoxNews { reason: Some(code.to_owned()), ..says(id, DeliveryState::Queued, false) };
+        outbox.take_news(&[note(), note()], None, RESEALS_MAX).unwrap();
+        assert_eq!(shown(&outbox), (DeliveryState::Queued, Some(code.to_owned())));
+    }
+    hear(&mut outbox, id, DeliveryState::Pushed, false);
+    assert_eq!(shown(&outbox), (DeliveryState::Pushed, None));
+    let note = |state| BoxNews { reason: Some("push_no_answer".to_owned()), ..says(id, state, false) };
+    outbox.take_news(&[note(DeliveryState::Pushed)], None, RESEALS_MAX).unwrap();
+    assert_eq!(shown(&outbox), (DeliveryState::Pushed, None), "a stub was accepted all the same");
+    hear(&mut outbox, id, DeliveryState::Opened, true);
+    outbox.take_news(&[note(DeliveryState::Queued)], None, RESEALS_MAX).unwrap();
+    assert_eq!(shown(&outbox), (DeliveryState::Opened, None), "the device's word stands");
+}
+
+#[test]
 fn the_same_event_makes_one_alert() {
     let (folder, mut outbox) = outbox();
     let id = new(&mut outbox, &alert("a"));

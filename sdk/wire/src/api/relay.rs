@@ -204,7 +204,12 @@ pub struct EventPage {
     pub last: u64,
 }
 
-/// One change of one delivery.
+/// One change of one delivery; or, with `from` and `to` alike, a note that an attempt to push failed.
+///
+/// A message that waits is noted at each attempt that stood for it, while it is among the newest 8 of its device. Attempts
+/// back off from half a second to the relay's `retry_seconds_max`: with its default of an hour at most 13 in the first
+/// hours and one an hour from then on. While a provider fails push after push, or refuses an app's credential, lanes pause
+/// and try one push at a time; what waits behind it is not attempted, and not noted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     /// 1, 2, 3 … in each tenant, without gaps.
@@ -225,7 +230,9 @@ pub struct Event {
     /// Whether the device's word came after an end, so that the state stayed as it was.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub late: bool,
-    /// Why.
+    /// Why: the code of a [`PushFailure`](crate::delivery::PushFailure) with a note, or with a delivery that was `pushed`
+    /// and is `queued` again; the device's own with `unopenable`; a
+    /// [`FailureReason`](crate::delivery::FailureReason) with `failed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The receipt that brought it about.
