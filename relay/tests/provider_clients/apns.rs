@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
-use sealpost_emulators::{Outcome as Fault, Provider, RetryAfter, TokenUpdateScope};
+use sealpost_emulators::{Outcome as Fault, Provider, RetryAfter};
 use sealpost_relay::provider::{
-    ApnsClient, ApnsTokens, CredentialFault, Outcome, Push, PushPriority, PushToken, RejectedFault,
-    RetryClass,
+    CredentialFault, Outcome, Push, PushPriority, PushToken, RejectedFault, RetryClass,
 };
 use serde_json::json;
 
 use crate::peer::{Peer, answer, answer_after};
-use crate::setup::{START, TestClock, apns, emulated, push, system_now, token};
+use crate::setup::{START, apns, emulated, push, system_now, token};
 
 #[tokio::test]
 async fn request_is_what_apple_documents() {
@@ -139,20 +138,6 @@ async fn refusals_of_the_request_and_of_the_credential_are_told_apart() {
 }
 
 #[tokio::test]
-async fn an_unknown_key_is_a_credential_fault_of_this_client_alone() {
-    let emulated = emulated(|_| ()).await;
-    let good = emulated.apns(&json!({}));
-    let mut config = emulated.apns_config(&json!({}));
-    config.key_id = Some("OTHERKEY01".into());
-    let bad = ApnsClient::new(config, TestClock::at(system_now())).unwrap();
-    assert!(matches!(
-        bad.push(&token(1), push(1)).await,
-        Outcome::Credential { fault: CredentialFault::ProviderToken, .. }
-    ));
-    assert!(matches!(good.push(&token(1), push(1)).await, Outcome::Accepted { .. }));
-}
-
-#[tokio::test]
 async fn expired_provider_token_is_signed_anew_once_and_the_push_resent() {
     let peer = Peer::start(|request| match request.number {
         0 => answer(403, r#"{"reason":"ExpiredProviderToken"}"#),
@@ -188,68 +173,6 @@ async fn provider_token_is_not_signed_again_within_20_minutes_however_often_it_i
     apns.clock.set(START + 1200);
     apns.client.push(&token(1), push(1)).await;
     assert_eq!(tokens_seen(), 3);
-}
-
-#[tokio::test]
-async fn provider_token_changes_between_20_and_60_minutes() {
-    let peer = Peer::start(|_| answer(200, "")).await;
-    let apns = apns(&peer.url, &json!({}));
-    let mut changes = Vec::new();
-    let mut last = String::new();
-    for minute in 0..180 {
-        apns.clock.set(START + minute * 60);
-        apns.client.push(&token(1), push(1)).await;
-        let present = peer.received().last().unwrap().header("authorization").to_owned();
-        if present != last {
-            changes.push(minute);
-            last = present;
-        }
-    }
-    assert!(changes.windows(2).all(|pair| (20..60).contains(&(pair[1] - pair[0]))), "{changes:?}");
-    assert!(changes.len() > 2);
-}
-
-/// TooManyProviderTokenUpdates from a clock that is off (pushy 811): the emulated team must share one token.
-#[tokio::test]
-async fn a_clock_that_is_off_stays_within_apns_window() {
-    // How far our clock is ahead of APNs', whether its answers are dated, and how often it may find a token expired.
-    for (ahead_s, is_dated, refusals_max) in
-        [(-280, false, 0), (280, false, 0), (-1500, true, 1), (1500, true, 1)]
-    {
-        let emulated = emulated(|options| options.token_update_scope = TokenUpdateScope::Team).await;
-        emulated.emulator.send_date(Provider::Apns, is_dated);
-        let clock = TestClock::at(0);
-        let client = ApnsClient::new(emulated.apns_config(&json!({})), clock.clone()).unwrap();
-        let theirs = system_now();
-        for minute in (0..240).step_by(4) {
-            let (passed_s, passed_ms) = (minute * 60, i64::try_from(minute).unwrap() * 60_000);
-            emulated.emulator.shift_clock(passed_ms);
-            clock.set((theirs + passed_s).checked_add_signed(ahead_s).unwrap());
-            let outcome = client.push(&token(1), push(1)).await;
-            assert!(matches!(outcome, Outcome::Accepted { .. }), "{ahead_s} s, minute {minute}: {outcome:?}");
-        }
-        let counts = emulated.emulator.counts().apns;
-        let refusals: u64 = counts.by_reason.values().sum();
-        assert!(refusals <= refusals_max, "{ahead_s} s: {:?}", counts.by_reason);
-        let told = client.clock_ahead_s().map(|theirs_ahead_s| theirs_ahead_s.abs_diff(-ahead_s) <= 30);
-        assert_eq!(told, is_dated.then_some(true), "{:?}", client.clock_ahead_s());
-    }
-}
-
-#[tokio::test]
-async fn several_clients_and_restarts_do_not_change_the_teams_token() {
-    let emulated = emulated(|options| options.token_update_scope = TokenUpdateScope::Team).await;
-    // A pool of nodes, each restarted: every one has its own signer.
-    for n in 0..6 {
-        let client = emulated.apns(&json!({}));
-        assert!(matches!(client.push(&token(n), push(1)).await, Outcome::Accepted { .. }));
-    }
-    let tokens = ApnsTokens::default();
-    for n in 0..3 {
-        let config = emulated.apns_config(&json!({}));
-        let client = ApnsClient::with_tokens(config, &tokens, TestClock::at(system_now())).unwrap();
-        assert!(matches!(client.push(&token(n), push(1)).await, Outcome::Accepted { .. }));
-    }
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Connections that go away, stay silent, starve, or never come about.
+//! Connections that break, are full, or never come about. What broke other gateways is in `gateway_failures`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,118 +6,11 @@ use std::time::{Duration, Instant};
 use sealpost_relay::provider::{ApnsClient, Outcome, RetryClass};
 use serde_json::json;
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::{Barrier, oneshot};
-use tokio::task::JoinSet;
+use tokio::sync::Barrier;
 
 use crate::frames::Frames;
 use crate::peer::{Action, Peer, answer};
-use crate::setup::{apns, push, token};
-
-/// Sends `count` pushes at once and returns their outcomes.
-async fn push_at_once(client: &Arc<ApnsClient>, count: usize) -> Vec<Outcome> {
-    let mut pushes = JoinSet::new();
-    for n in 0..count {
-        let client = Arc::clone(client);
-        pushes.spawn(async move { client.push(&token(n), push(1)).await });
-    }
-    pushes.join_all().await
-}
-
-fn assert_all_accepted(outcomes: &[Outcome]) {
-    let others: Vec<_> =
-        outcomes.iter().filter(|outcome| !matches!(outcome, Outcome::Accepted { .. })).collect();
-    assert!(others.is_empty(), "{others:?}");
-}
-
-fn retry_class(outcome: &Outcome) -> RetryClass {
-    match outcome {
-        Outcome::Retry { class, after, .. } => {
-            assert!(*after >= Duration::from_secs(1), "a wait that spares the provider");
-            *class
-        }
-        other => panic!("not a retry: {other:?}"),
-    }
-}
-
-#[tokio::test]
-async fn goaway_resends_what_was_not_processed_and_only_that() {
-    let frames = Frames::bind().await;
-    let apns = apns(&frames.url, &json!({}));
-    let peer = tokio::spawn(async move {
-        let mut first = frames.accept().await;
-        first.settings(100).await;
-        let streams = first.requests(10).await;
-        first.goaway(streams[2]).await;
-        for stream in &streams[..3] {
-            first.accept_push(*stream).await;
-        }
-        let mut second = frames.accept().await;
-        second.settings(100).await;
-        for stream in second.requests(7).await {
-            second.accept_push(stream).await;
-        }
-        // The first connection has nothing more to carry.
-        assert_eq!(first.request().await, None);
-        second.accept_all().await
-    });
-    assert_all_accepted(&push_at_once(&apns.client, 10).await);
-    drop(apns);
-    assert_eq!(peer.await.unwrap(), 0, "a push was sent twice");
-}
-
-#[tokio::test]
-async fn two_goaways_in_a_row_lose_nothing() {
-    let frames = Frames::bind().await;
-    let apns = apns(&frames.url, &json!({}));
-    let peer = tokio::spawn(async move {
-        let mut first = frames.accept().await;
-        first.settings(100).await;
-        let streams = first.requests(5).await;
-        first.goaway(0x7fff_ffff).await;
-        first.goaway(streams[0]).await;
-        first.accept_push(streams[0]).await;
-        let mut second = frames.accept().await;
-        second.settings(100).await;
-        second.accept_all().await
-    });
-    assert_all_accepted(&push_at_once(&apns.client, 5).await);
-    drop(apns);
-    assert_eq!(peer.await.unwrap(), 4);
-}
-
-#[tokio::test]
-async fn goaway_in_place_of_settings_leads_to_another_connection() {
-    let frames = Frames::bind().await;
-    let apns = apns(&frames.url, &json!({}));
-    let peer = tokio::spawn(async move {
-        frames.accept().await.goaway(0).await;
-        let mut second = frames.accept().await;
-        second.settings(100).await;
-        second.accept_all().await
-    });
-    assert_all_accepted(&push_at_once(&apns.client, 3).await);
-    drop(apns);
-    assert_eq!(peer.await.unwrap(), 3);
-}
-
-#[tokio::test]
-async fn goaway_between_pushes_does_not_stop_later_ones() {
-    let frames = Frames::bind().await;
-    let apns = apns(&frames.url, &json!({}));
-    let peer = tokio::spawn(async move {
-        for _ in 0..5 {
-            let mut connection = frames.accept().await;
-            connection.settings(100).await;
-            let stream = connection.request().await.unwrap();
-            connection.accept_push(stream).await;
-            connection.goaway(stream).await;
-        }
-    });
-    for _ in 0..5 {
-        assert_all_accepted(&push_at_once(&apns.client, 1).await);
-    }
-    peer.await.unwrap();
-}
+use crate::setup::{apns, assert_all_accepted, push, push_at_once, retry_class, token};
 
 #[tokio::test]
 async fn cut_connection_is_replaced_and_the_push_keeps_its_id() {
@@ -164,43 +57,6 @@ async fn a_reset_stream_is_the_callers_to_retry_and_the_connection_stays() {
 }
 
 #[tokio::test]
-async fn a_push_that_is_never_answered_hits_its_deadline_alone() {
-    let silent = format!("{:064x}", 3);
-    let peer = Peer::start(
-        move |request| {
-            if request.path.ends_with(&silent) { Action::Silence } else { answer(200, "") }
-        },
-    )
-    .await;
-    let apns = apns(&peer.url, &json!({ "request_timeout_ms": 400 }));
-    let started = Instant::now();
-    let outcomes = push_at_once(&apns.client, 8).await;
-    let unanswered: Vec<_> =
-        outcomes.iter().filter(|outcome| !matches!(outcome, Outcome::Accepted { .. })).collect();
-    assert_eq!(unanswered.len(), 1);
-    assert_eq!(retry_class(unanswered[0]), RetryClass::NoAnswer);
-    assert!(started.elapsed() >= Duration::from_millis(400));
-    assert_eq!(peer.connections(), 1, "one silent request is no reason to leave");
-    assert_eq!(apns.client.stats().in_flight, 0);
-}
-
-#[tokio::test]
-async fn a_connection_that_answers_nothing_any_more_is_replaced() {
-    let peer = Peer::start(|request| {
-        if request.connection == 0 && request.number > 0 { Action::Silence } else { answer(200, "") }
-    })
-    .await;
-    let apns = apns(&peer.url, &json!({ "request_timeout_ms": 100 }));
-    assert_all_accepted(&[apns.client.push(&token(0), push(0)).await]);
-    let mut outcomes = Vec::new();
-    for n in 1..=4 {
-        outcomes.push(apns.client.push(&token(n), push(1)).await);
-    }
-    assert_all_accepted(&outcomes[3..]);
-    assert_eq!(peer.connections(), 2);
-}
-
-#[tokio::test]
 async fn a_connection_that_leaves_ping_unanswered_is_replaced() {
     let frames = Frames::bind().await;
     let apns = apns(&frames.url, &json!({ "ping_interval_ms": 50, "ping_timeout_ms": 50 }));
@@ -221,32 +77,34 @@ async fn a_connection_that_leaves_ping_unanswered_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_starved_connection_is_replaced_while_pushes_wait() {
-    let frames = Frames::bind().await;
-    let apns = apns(&frames.url, &json!({ "starved_after_ms": 100, "connections_max": 1 }));
-    let (limited, is_limited) = oneshot::channel();
-    let peer = tokio::spawn(async move {
-        let mut first = frames.accept().await;
-        first.settings(100).await;
-        let stream = first.request().await.unwrap();
-        first.accept_push(stream).await;
-        // As APNs does after some refusals: one stream, from now on.
-        first.settings(1).await;
-        first.settings_acknowledged().await;
-        limited.send(()).unwrap();
-        let held = first.request().await.unwrap();
-        let mut second = frames.accept().await;
-        second.settings(100).await;
-        let second = tokio::spawn(second.accept_all());
-        first.accept_push(held).await;
-        assert_eq!(first.request().await, None, "the starved connection is left");
-        second.await.unwrap()
-    });
+async fn a_silent_connection_holds_up_no_more_than_it_took_and_is_left() {
+    let peer = Peer::start(|request| {
+        if request.connection == 0 && request.number > 0 { Action::Silence } else { answer(200, "") }
+    })
+    .await;
+    let limits = json!({ "request_timeout_ms": 1000, "streams_per_connection_max": 2, "connections_max": 2 });
+    let apns = apns(&peer.url, &limits);
     assert_all_accepted(&push_at_once(&apns.client, 1).await);
-    is_limited.await.unwrap();
+    // Two are taken by the silent one; the others do not wait for them.
+    let outcomes = push_at_once(&apns.client, 20).await;
+    let silent: Vec<_> =
+        outcomes.iter().filter(|outcome| !matches!(outcome, Outcome::Accepted { .. })).collect();
+    assert_eq!(silent.len(), 2, "{outcomes:?}");
+    assert!(silent.iter().all(|outcome| retry_class(outcome) == RetryClass::NoAnswer), "{silent:?}");
+    assert_eq!((apns.client.stats().open, peer.connections()), (2, 2));
+    let third = apns.client.push(&token(1), push(1)).await;
+    assert_eq!(retry_class(&third), RetryClass::NoAnswer, "the least loaded one was asked");
+    assert_eq!(apns.client.stats().open, 1);
     assert_all_accepted(&push_at_once(&apns.client, 20).await);
-    drop(apns);
-    assert_eq!(peer.await.unwrap(), 19);
+}
+
+#[tokio::test]
+async fn pushes_without_a_stream_until_their_deadline_were_not_answered() {
+    let peer = Peer::start(|_| Action::Silence).await;
+    let limits = &json!({ "connections_max": 1, "request_timeout_ms": 300 });
+    let apns = apns(&peer.url, limits);
+    let outcomes = push_at_once(&apns.client, 5).await;
+    assert!(outcomes.iter().all(|outcome| retry_class(outcome) == RetryClass::NoAnswer), "{outcomes:?}");
 }
 
 #[tokio::test]

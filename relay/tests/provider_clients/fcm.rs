@@ -89,8 +89,8 @@ async fn each_retry_class_comes_with_its_wait() {
     let emulated = emulated(|_| ()).await;
     let client = emulated.fcm(&json!({}));
     let cases = [
-        (429, "QUOTA_EXCEEDED", None, RetryClass::Throttled, 60),
-        (429, "QUOTA_EXCEEDED", Some(12), RetryClass::Throttled, 12),
+        (429, "QUOTA_EXCEEDED", None, RetryClass::Quota, 60),
+        (429, "QUOTA_EXCEEDED", Some(12), RetryClass::Quota, 12),
         (500, "INTERNAL", None, RetryClass::Server, 10),
         (503, "UNAVAILABLE", None, RetryClass::Server, 10),
         (503, "UNAVAILABLE", Some(33), RetryClass::Server, 33),

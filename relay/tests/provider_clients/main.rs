@@ -4,6 +4,7 @@ mod apns;
 mod connection;
 mod fcm;
 mod followed;
+#[allow(dead_code, reason = "shared with the tests of what broke other gateways")]
 mod frames;
 mod load;
 mod peer;

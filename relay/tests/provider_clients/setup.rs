@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use sealpost_emulators::{Emulator, Options};
-use sealpost_relay::provider::{ApnsClient, ApnsConfig, FcmClient, FcmConfig, Push, PushPriority, PushToken};
+use sealpost_relay::provider::{
+    ApnsClient, ApnsConfig, FcmClient, FcmConfig, Outcome, Push, PushPriority, PushToken, RetryClass,
+};
 use sealpost_wire::clock::Clock;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 
 /// The start of a half-hour, in seconds since the Unix epoch.
 pub(crate) const START: u64 = 1_800_000_000;
@@ -158,4 +162,30 @@ pub(crate) fn token(n: usize) -> PushToken {
 /// Push number `n`, which expires an hour after the tests' clock started.
 pub(crate) fn push(n: u8) -> Push {
     Push { priority: PushPriority::High, expires_at: START + 3600, push_id: [n; 16] }
+}
+
+/// Sends `count` pushes at once and returns their outcomes.
+pub(crate) async fn push_at_once(client: &Arc<ApnsClient>, count: usize) -> Vec<Outcome> {
+    let mut pushes = JoinSet::new();
+    for n in 0..count {
+        let client = Arc::clone(client);
+        pushes.spawn(async move { client.push(&token(n), push(1)).await });
+    }
+    pushes.join_all().await
+}
+
+pub(crate) fn assert_all_accepted(outcomes: &[Outcome]) {
+    let others: Vec<_> =
+        outcomes.iter().filter(|outcome| !matches!(outcome, Outcome::Accepted { .. })).collect();
+    assert!(others.is_empty(), "{others:?}");
+}
+
+pub(crate) fn retry_class(outcome: &Outcome) -> RetryClass {
+    match outcome {
+        Outcome::Retry { class, after, .. } => {
+            assert!(*after >= Duration::from_secs(1), "a wait that spares the provider");
+            *class
+        }
+        other => panic!("not a retry: {other:?}"),
+    }
 }
