@@ -19,8 +19,8 @@ use sealpost_service::telemetry::{Metrics, init_logs};
 /// Accepts sealed messages, stores them, and wakes devices through APNs and FCM.
 ///
 /// Once it listens, it prints one line to standard output: {"listening":"HOST:PORT"}. It logs to standard
-/// error. SIGTERM or SIGINT lets running requests finish and then ends it; a second one does not wait. At SIGHUP
-/// it reads the files that its configuration names anew.
+/// error. SIGTERM or SIGINT lets running requests finish and then ends it; a second one does not wait. At
+/// SIGHUP it reads the files that its configuration names anew.
 #[derive(Debug, Parser)]
 #[command(name = "sealpost-relay", version)]
 struct Arguments {

@@ -1,14 +1,15 @@
-//! The push providers: two thin clients of APNs and FCM over HTTP/2, which wake a device with a constant stub.
+//! The push providers: two thin clients of APNs and FCM over HTTP/2, which wake a device with a constant
+//! stub.
 //!
 //! In scope: connections that are kept, replaced and bounded; the credentials of each provider, made once and
 //! renewed in time; one request and its answer, turned into an [`Outcome`].
 //!
-//! Out of scope: which device is due, how often a stub is sent again, and what an outcome does to a token. Those
-//! are decisions of the push worker, and they need the store.
+//! Out of scope: which device is due, how often a stub is sent again, and what an outcome does to a token.
+//! Those are decisions of the push worker, and they need the store.
 //!
 //! A client belongs to one app at one provider. Nothing is shared between clients but, where the operator's
-//! configuration says the same APNs team and key twice, the provider token ([`ApnsTokens`]): a credential that
-//! fails, or a provider that is down, stops its own client alone.
+//! configuration says the same APNs team and key twice, the provider token ([`ApnsTokens`]): a credential
+//! that fails, or a provider that is down, stops its own client alone.
 
 pub mod answer;
 mod apns;
@@ -48,8 +49,8 @@ pub struct Push {
     /// How urgently the provider wakes the device.
     pub priority: PushPriority,
     /// When the provider may stop trying, in seconds since the Unix epoch. The providers' own limits (30 days,
-    /// 28 days) are applied. The provider sees it: derive it from the push job, not from one message, where two
-    /// devices of one message should not be linked.
+    /// 28 days) are applied. The provider sees it: derive it from the push job, not from one message, where
+    /// two devices of one message should not be linked.
     pub expires_at: u64,
     /// Identifies this push to the provider (`apns-id`), random, the same again at each retry.
     pub push_id: [u8; 16],
@@ -95,7 +96,8 @@ pub enum ProviderClient {
 
 impl ProviderClient {
     /// Sends the app's stub to one device and waits for the provider's word, at most the configured
-    /// `request_timeout_ms`. Never fails: what went wrong is an [`Outcome`]. Dropping the future cancels the push.
+    /// `request_timeout_ms`. Never fails: what went wrong is an [`Outcome`]. Dropping the future cancels the
+    /// push.
     pub async fn push(&self, token: &PushToken, push: Push) -> Outcome {
         match self {
             Self::Apns(client) => client.push(token, push).await,

@@ -1,8 +1,8 @@
 """Checks the emulators of APNs and FCM with clients that were written by others.
 
-What the product's own clients take for an answer of Apple or Google must be one. `tests/run` installs the clients
-and calls `check.py EMULATORS NODE PEERS`: the emulators' program, Node.js, and the folder that has the client for
-it with its packages.
+What the product's own clients take for an answer of Apple or Google must be one. `tests/run` installs the
+clients and calls `check.py EMULATORS NODE PEERS`: the emulators' program, Node.js, and the folder that has the
+client for it with its packages.
 """
 
 import os

@@ -60,7 +60,8 @@ class AsyncFirebase(unittest.IsolatedAsyncioTestCase):
             message = push["body"]["message"]
             self.assertEqual((message["token"], message["data"]), (name, {"wake": "1"}))
             self.assertEqual(message["android"]["priority"].lower(), "high")
-            self.assertEqual((message["android"]["ttl"], message["android"]["collapse_key"]), ("3600s", "inbox"))
+            self.assertEqual(message["android"]["ttl"], "3600s")
+            self.assertEqual(message["android"]["collapse_key"], "inbox")
 
     async def test_one_access_token_serves_many_pushes(self):
         fetched = self.control.counts("oauth")["total"]

@@ -31,8 +31,8 @@ pub struct ApnsConfig {
     pub topic: String,
     /// The team's id, as Apple shows it.
     pub team_id: String,
-    /// The id of the key in `key_file`. Without it: the one in the name of the file that `key_file` leads to, as
-    /// Apple names it (`AuthKey_….p8`). A link that is changed then brings another key without a restart.
+    /// The id of the key in `key_file`. Without it: the one in the name of the file that `key_file` leads to,
+    /// as Apple names it (`AuthKey_….p8`). A link that is changed then brings another key without a restart.
     #[serde(default)]
     pub key_id: Option<String>,
     /// The team's ES256 key (`AuthKey_….p8`: PKCS #8 in PEM).
@@ -98,8 +98,8 @@ impl ApnsEnvironment {
     }
 }
 
-/// Sends an app's stub to its devices through APNs. Cheap to share by reference; its connections open with the
-/// first push, and close when it is dropped.
+/// Sends an app's stub to its devices through APNs. Cheap to share by reference; its connections open with
+/// the first push, and close when it is dropped.
 pub struct ApnsClient {
     pool: Arc<Pool>,
     signer: Arc<TokenSigner>,
@@ -268,8 +268,8 @@ struct Prepared {
     normal: HeaderMap,
 }
 
-/// The headers that differ between pushes. They are marked sensitive for HPACK's sake: never indexed, they do not
-/// push the others out of its table.
+/// The headers that differ between pushes. They are marked sensitive for HPACK's sake: never indexed, they do
+/// not push the others out of its table.
 struct Variable {
     id: HeaderValue,
     expiration: HeaderValue,

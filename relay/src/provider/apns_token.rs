@@ -1,13 +1,13 @@
 //! The APNs provider token: a JWT (RFC 7519) under the team's ES256 key.
 //!
-//! APNs refuses a token older than an hour, and a team that changes its token more often than every 20 minutes.
-//! A token per process, restart or node breaks the second rule. So a token is a function of team, key and time
-//! alone: `iat` is the start of a half-hour window, and the signature is deterministic (RFC 6979). All nodes, and
-//! a process that starts again, send the same bytes.
+//! APNs refuses a token older than an hour, and a team that changes its token more often than every 20
+//! minutes. A token per process, restart or node breaks the second rule. So a token is a function of team,
+//! key and time alone: `iat` is the start of a half-hour window, and the signature is deterministic (RFC
+//! 6979). All nodes, and a process that starts again, send the same bytes.
 //!
-//! The time is APNs' own as far as its answers have told it ([`Skew`]). Until they have, or where they carry no
-//! `date`, a window is used from five minutes after its start until 35, so that a clock which is five minutes off
-//! breaks neither rule.
+//! The time is APNs' own as far as its answers have told it ([`Skew`]). Until they have, or where they carry
+//! no `date`, a window is used from five minutes after its start until 35, so that a clock which is five
+//! minutes off breaks neither rule.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,15 +28,16 @@ use serde_json::json;
 use super::skew::Skew;
 use super::{ProviderError, read_file};
 
-/// The provider tokens of all teams: clients that name the same team and key share one. Make one for the process
-/// and give it to each client.
+/// The provider tokens of all teams: clients that name the same team and key share one. Make one for the
+/// process and give it to each client.
 #[derive(Clone, Default)]
 pub struct ApnsTokens {
     signers: Arc<Mutex<Signers>>,
 }
 
 impl ApnsTokens {
-    /// The signer of a team's key. If the file holds another key than it did, that one is signed with from now on.
+    /// The signer of a team's key. If the file holds another key than it did, that one is signed with from
+    /// now on.
     pub(super) fn signer(
         &self,
         team_id: &str,
@@ -166,8 +167,9 @@ impl TokenSigner {
         self.replace(if previous.is_some_and(is_close) { now.theirs } else { window }, now)
     }
 
-    /// Another token than `refused`, which APNs found expired. `None` where one was signed for this reason within
-    /// the last 20 minutes: then the clock is wrong, and further tokens would only add a second refusal.
+    /// Another token than `refused`, which APNs found expired. `None` where one was signed for this reason
+    /// within the last 20 minutes: then the clock is wrong, and further tokens would only add a second
+    /// refusal.
     pub(super) fn renew(&self, refused: &Arc<ProviderToken>) -> Option<Arc<ProviderToken>> {
         let now = self.now();
         let mut renewed_at = self.renewed_at.lock().unwrap_or_else(PoisonError::into_inner);
@@ -178,7 +180,8 @@ impl TokenSigner {
             return None;
         }
         *renewed_at = Some(now.ours);
-        // The refusal may have told that our clock is wrong. Then the usual token is another one than the refused.
+        // The refusal may have told that our clock is wrong. Then the usual token is another one than the
+        // refused.
         let window = window(now.theirs);
         let is_far = refused.issued_at.abs_diff(window) >= CHANGE_S_MIN;
         // A second earlier makes no difference to APNs, the same bytes again would.
@@ -371,9 +374,9 @@ mod tests {
         assert!(early.issued_at > START && corrected.issued_at <= START);
     }
 
-    /// What APNs sees of a process whose clock is `ours_ahead_s` ahead, from its start at every phase of a window:
-    /// each token must be from the last hour, and follow the one before by 20 minutes. `is_told`: its answers
-    /// carry a `date`.
+    /// What APNs sees of a process whose clock is `ours_ahead_s` ahead, from its start at every phase of a
+    /// window: each token must be from the last hour, and follow the one before by 20 minutes. `is_told`: its
+    /// answers carry a `date`.
     fn assert_within_apns_rules(ours_ahead_s: i64, is_told: bool) {
         for phase_s in (0..USE_S).step_by(170) {
             let begins = START + phase_s;

@@ -155,8 +155,8 @@ pub(super) enum Protocols {
 }
 
 impl Dialer {
-    /// `root_ca_file`: certificates (PEM) that are trusted beside the public ones, where a proxy or an emulator
-    /// has its own.
+    /// `root_ca_file`: certificates (PEM) that are trusted beside the public ones, where a proxy or an
+    /// emulator has its own.
     pub(super) fn new(
         endpoint: Endpoint,
         proxy: Option<&ProxyUrl>,
@@ -208,14 +208,16 @@ impl Dialer {
         Ok((Box::new(stream), protocol))
     }
 
-    /// Tries the name's addresses in their order; one that swallows packets must not use up the whole timeout.
+    /// Tries the name's addresses in their order; one that swallows packets must not use up the whole
+    /// timeout.
     async fn connect_any_address(&self, host: &str, port: u16) -> Result<TcpStream, DialError> {
         let addresses = lookup_host((host, port)).await.map_err(DialError::Resolve)?;
         let mut last_error = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address in addresses.take(ADDRESSES_MAX) {
             match timeout(self.timeout / ADDRESS_SHARE, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => {
-                    // A push is one small write that waits for its answer: Nagle's algorithm would hold it back.
+                    // A push is one small write that waits for its answer: Nagle's algorithm would hold it
+                    // back.
                     stream.set_nodelay(true).map_err(DialError::Connect)?;
                     return Ok(stream);
                 }

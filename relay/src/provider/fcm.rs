@@ -27,7 +27,8 @@ use super::{ProviderError, Push, PushPriority, PushToken, exchange, stub};
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FcmConfig {
-    /// The service account's key file (JSON), as Google gives it. Its `token_uri` is where access tokens come from.
+    /// The service account's key file (JSON), as Google gives it. Its `token_uri` is where access tokens come
+    /// from.
     pub service_account_file: PathBuf,
     /// The Firebase project, where it is not the service account's own.
     #[serde(default)]
@@ -142,9 +143,9 @@ impl fmt::Debug for FcmClient {
     }
 }
 
-/// The message: the device's address, and the same stub for all. It has no collapse key: FCM allows four of them a
-/// device and throttles what collapses. Nor has it a `ttl`, which would tell messages apart: FCM keeps it for four weeks,
-/// and a stub that comes after its message's end finds nothing to fetch.
+/// The message: the device's address, and the same stub for all. It has no collapse key: FCM allows four of
+/// them a device and throttles what collapses. Nor has it a `ttl`, which would tell messages apart: FCM keeps
+/// it for four weeks, and a stub that comes after its message's end finds nothing to fetch.
 fn message(token: &PushToken, push: Push) -> Bytes {
     let priority = match push.priority {
         PushPriority::High => "HIGH",

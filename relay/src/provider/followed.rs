@@ -1,8 +1,9 @@
 //! An app's client, made anew when the files that its configuration names have changed: credentials and root
 //! certificates.
 //!
-//! The new client takes all pushes from the moment it is there. The one before ends with the last push that is
-//! under way on it, and its connections with it. Files that make no client change nothing: the present one goes on.
+//! The new client takes all pushes from the moment it is there. The one before ends with the last push that
+//! is under way on it, and its connections with it. Files that make no client change nothing: the present one
+//! goes on.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! OAuth 2.0 access tokens for a service account (RFC 7523: a signed assertion for a bearer token).
 //!
-//! One token serves all pushes of a client. It is fetched by one task at a time, ahead of its expiry, while the
-//! present one still serves; a failing token endpoint backs off for all pushes together.
+//! One token serves all pushes of a client. It is fetched by one task at a time, ahead of its expiry, while
+//! the present one still serves; a failing token endpoint backs off for all pushes together.
 
 use std::fmt;
 use std::path::Path;
@@ -151,8 +151,8 @@ impl AccessTokens {
         }
     }
 
-    /// Another token than `refused`, which the provider did not accept. An error where one was fetched for this
-    /// reason a moment ago: then it is not the token.
+    /// Another token than `refused`, which the provider did not accept. An error where one was fetched for
+    /// this reason a moment ago: then it is not the token.
     pub(super) async fn renew(
         self: &Arc<Self>,
         refused: &Arc<AccessToken>,
@@ -177,7 +177,8 @@ impl AccessTokens {
         });
     }
 
-    /// The fetch is a task of its own: it ends, and serves the others, even if the push that began it goes away.
+    /// The fetch is a task of its own: it ends, and serves the others, even if the push that began it goes
+    /// away.
     async fn replace(
         self: &Arc<Self>,
         stale: Option<Arc<AccessToken>>,
@@ -327,7 +328,8 @@ impl fmt::Debug for AccessTokens {
     }
 }
 
-/// The access token in an answer of the token endpoint, or why there is none. `now`: seconds since the Unix epoch.
+/// The access token in an answer of the token endpoint, or why there is none. `now`: seconds since the Unix
+/// epoch.
 pub(super) fn read_answer(
     status: StatusCode,
     headers: &HeaderMap,

@@ -1,5 +1,5 @@
-//! HTTP proxies on the way to a provider: a tunnel by CONNECT (RFC 9110, section 9.3.6). TLS goes through it from
-//! end to end: a proxy learns which server is spoken to, and nothing of what is said.
+//! HTTP proxies on the way to a provider: a tunnel by CONNECT (RFC 9110, section 9.3.6). TLS goes through it
+//! from end to end: a proxy learns which server is spoken to, and nothing of what is said.
 
 use std::fmt;
 
@@ -16,8 +16,8 @@ use zeroize::Zeroizing;
 
 use super::endpoint::EndpointError;
 
-/// A proxy as configured: `http://[user:password@]host:port`, the parts before `@` percent-encoded. It holds a
-/// password, so it is never shown.
+/// A proxy as configured: `http://[user:password@]host:port`, the parts before `@` percent-encoded. It holds
+/// a password, so it is never shown.
 #[derive(Clone, Deserialize)]
 #[serde(transparent)]
 pub struct ProxyUrl(Zeroizing<String>);

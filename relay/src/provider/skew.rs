@@ -26,8 +26,8 @@ impl Skew {
         Self { ahead_ms: AtomicI64::new(UNKNOWN) }
     }
 
-    /// Takes note of an answer. `sent_ms` and `received_ms`: our clock before the request and after the answer,
-    /// in epoch milliseconds.
+    /// Takes note of an answer. `sent_ms` and `received_ms`: our clock before the request and after the
+    /// answer, in epoch milliseconds.
     pub(super) fn observe(&self, headers: &HeaderMap, sent_ms: u64, received_ms: u64) {
         let Some(bounds) = date_ms(headers).and_then(|date_ms| bounds(date_ms, sent_ms, received_ms)) else {
             return;
@@ -42,15 +42,16 @@ impl Skew {
     pub(super) fn theirs(&self, ours: u64) -> u64 {
         match self.ahead_ms.load(Ordering::Relaxed) {
             UNKNOWN => ours,
-            ahead_ms => ours.saturating_add_signed(ahead_ms.div_euclid(1000)),
+            ahead_ms => ours.saturating_add_signed(ahead_ms / 1000),
         }
     }
 
-    /// Seconds that the provider's clock is ahead of ours; nothing before the first measurement.
+    /// Whole seconds that the provider's clock is ahead of ours; nothing before the first measurement. Less
+    /// than one is none: a `date` does not tell more.
     pub(super) fn ahead_s(&self) -> Option<i64> {
         match self.ahead_ms.load(Ordering::Relaxed) {
             UNKNOWN => None,
-            ahead_ms => Some((ahead_ms + 500).div_euclid(1000)),
+            ahead_ms => Some(ahead_ms / 1000),
         }
     }
 }
@@ -61,8 +62,8 @@ fn date_ms(headers: &HeaderMap) -> Option<u64> {
     u64::try_from(since_epoch.as_millis()).ok()
 }
 
-/// Between what the skew is. Nothing from an answer that was long under way, which says too little, nor when the
-/// clock was set back meanwhile.
+/// Between what the skew is. Nothing from an answer that was long under way, which says too little, nor when
+/// the clock was set back meanwhile.
 fn bounds(date_ms: u64, sent_ms: u64, received_ms: u64) -> Option<RangeInclusive<i64>> {
     let took_ms = received_ms.checked_sub(sent_ms)?;
     let date_ms = i64::try_from(date_ms).ok()?;
@@ -101,14 +102,14 @@ mod tests {
     fn skew_is_what_the_date_leaves_possible() {
         assert_eq!(measured(&[]), None);
         assert_eq!(measured(&[(500, 510)]), Some(0));
-        assert_eq!(measured(&[(240_000, 240_100)]), Some(-240), "ours is ahead");
+        assert_eq!(measured(&[(240_000, 240_100)]), Some(-239), "ours is ahead");
         assert_eq!(measured(&[(-240_000, -239_900)]), Some(240), "theirs is ahead");
     }
 
     #[test]
     fn a_value_within_the_bounds_is_kept_and_another_is_replaced() {
         assert_eq!(measured(&[(500, 510), (0, 10), (980, 990)]), Some(0), "all of them fit");
-        assert_eq!(measured(&[(500, 510), (60_000, 60_010)]), Some(-60), "our clock was set ahead");
+        assert_eq!(measured(&[(500, 510), (60_000, 60_010)]), Some(-59), "our clock was set ahead");
     }
 
     #[test]

@@ -43,7 +43,7 @@ fn look_at_all(apps: &[Arc<App>], look: Look, metrics: &ReloadMetrics) {
                 app.credential.succeeded();
             }
             Err(error) => {
-                tracing::error!(%error, app = app.name, "its files make no provider client; the present one serves");
+                tracing::error!(%error, app = app.name, "its files make no client; the present one serves");
                 metrics.refused(&app.name);
             }
         }

@@ -1,4 +1,4 @@
-//! Files of push providers that change while the relay runs.
+//! What push providers need beside pushes: files that change while the relay runs, and the right time.
 
 use std::time::Duration;
 
@@ -43,6 +43,23 @@ async fn a_key_that_cannot_be_used_is_told_and_the_one_before_serves() {
     std::fs::write(key_file, key).unwrap();
     world.reload.ask();
     metric_becomes(&world, refused, "0").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_off_is_shown_for_each_app_whose_provider_tells() {
+    let world = World::start().await;
+    world.emulator.shift_clock(-240_000);
+    let (sender, ios, android) = (world.sender().await, world.phone().await, world.new_phone(&world.mary));
+    let admission = world.admission(&world.mary, &android);
+    android.register(admission, Some("android")).await.expect(http::StatusCode::CREATED);
+    world.send(&sender, &[&ios, &android]).await;
+    world.emulator.wait_for_count(2).await;
+    metric_becomes(&world, r#"sealpost_relay_provider_clock_ahead_seconds{app="android"}"#, "-239").await;
+    // The emulated APNs does not say what time it is.
+    let shown = String::from_utf8(world.http().get("/metrics").await.body.to_vec()).unwrap();
+    assert!(!shown.contains(r#"clock_ahead_seconds{app="ios"}"#), "{shown}");
+    let counts = world.emulator.counts();
+    assert_eq!((counts.apns.by_status[&200], counts.fcm.by_status[&200]), (1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
