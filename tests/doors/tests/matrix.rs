@@ -18,6 +18,24 @@ async fn the_keyserver_refuses_what_is_wrong_and_stores_nothing() {
     refuses(Stage::keyserver().await).await;
 }
 
+/// Without this, the calls of the matrix could be refused for something else than what is wrong with them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_caller_is_answered_as_described() {
+    for stage in [Stage::relay().await, Stage::keyserver().await] {
+        for operation in stage.document.operations() {
+            let call = stage.let_in(&operation, stage.bare(&operation));
+            let answer = call.send(&stage.server.base).await;
+            assert!(answer.status.is_success(), "{}: {answer:?}", operation.id);
+            let described = &operation.responses[answer.status.as_str()]["content"];
+            let media = answer.headers.get("content-type").map(|value| value.to_str().expect("text"));
+            let media = media.map(|value| value.split(';').next().expect("a type"));
+            let is_described = media.map_or(described.is_null(), |media| described[media].is_object());
+            assert!(is_described, "{}: {media:?}", operation.id);
+        }
+        stage.server.end().await;
+    }
+}
+
 /// The matrix, on a document that says less than the server does.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_described_is_found() {
