@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use sealpost_service::config::{self, ConfigError, PublicUrl, RootKey};
-use sealpost_service::server::HttpOptions;
+use sealpost_service::server::{HttpOptions, TlsOptions};
 use sealpost_service::telemetry::LogOptions;
 use sealpost_wire::id::TenantId;
 use sealpost_wire::limits::PREKEYS_PER_BATCH_MAX;
@@ -37,6 +37,9 @@ pub struct Config {
     /// How HTTP is served.
     #[serde(default)]
     pub http: HttpOptions,
+    /// TLS at the keyserver itself, if nothing in front of it does that.
+    #[serde(default)]
+    pub tls: Option<TlsOptions>,
     /// How to log.
     #[serde(default)]
     pub log: LogOptions,
@@ -98,6 +101,7 @@ impl Config {
         let (mut config, folder) = config::load::<Self>(path)?;
         config.data = folder.join(&config.data);
         config.access_token_key_file = folder.join(&config.access_token_key_file);
+        config.tls.iter_mut().for_each(|tls| tls.resolve(&folder));
         config.check()?;
         Ok(config)
     }
@@ -109,6 +113,7 @@ impl Config {
     pub fn check(&self) -> Result<(), ConfigError> {
         config::check_tenants(self.tenants.iter().map(|tenant| (&tenant.id, tenant.roots.as_slice())))?;
         self.http.check()?;
+        self.tls.as_ref().map_or(Ok(()), TlsOptions::check)?;
         let refuse = |what: &str| Err(ConfigError::Value(what.to_owned()));
         let batch = PREKEYS_PER_BATCH_MAX as u64;
         if self.limits.one_time_prekeys_max < batch || self.limits.remembered_prekeys_max < batch {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io};
 
-use axum::Router;
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use sealpost_service::access::Authority;
@@ -13,7 +12,8 @@ use sealpost_service::clock::MonotonicClock;
 use sealpost_service::config::{ConfigError, PublicUrl, SecretKey};
 use sealpost_service::device_request::DeviceDoor;
 use sealpost_service::engine::{Engine, EngineError, OpenError};
-use sealpost_service::server::{self, Listener, Operations, with_operations};
+use sealpost_service::reload::Reload;
+use sealpost_service::server::{Listener, Operations, Server, Tls, TlsError, with_operations};
 use sealpost_service::shutdown::Shutdown;
 use sealpost_service::telemetry::{MetricError, Metrics};
 use sealpost_service::tenants::{RestoreError, Tenants};
@@ -44,6 +44,9 @@ pub enum KeyserverError {
     /// A mistake in the program: a metric twice.
     #[error(transparent)]
     Metrics(#[from] MetricError),
+    /// The TLS files cannot be used.
+    #[error("tls: {0}")]
+    Tls(#[from] TlsError),
     /// The address cannot be listened at, or standard output is closed.
     #[error("listening at the configured address: {0}")]
     Listen(#[from] io::Error),
@@ -65,19 +68,18 @@ pub struct Keyserver {
 /// A keyserver that is open and not yet serving.
 pub struct OpenKeyserver {
     keyserver: Arc<Keyserver>,
-    router: Router,
-    listener: Listener,
-    config: Config,
+    server: Server,
 }
 
 impl fmt::Debug for OpenKeyserver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OpenKeyserver").field("listener", &self.listener).finish_non_exhaustive()
+        f.debug_struct("OpenKeyserver").field("server", &self.server).finish_non_exhaustive()
     }
 }
 
 impl OpenKeyserver {
     /// Binds the listener and opens the store. `restored` says that the store was restored from a copy;
+    /// `reload` has the TLS files read anew;
     /// `clock` may go back, what is decided by it does not.
     ///
     /// # Errors
@@ -86,10 +88,12 @@ impl OpenKeyserver {
         config: Config,
         restored: bool,
         shutdown: Shutdown,
+        reload: &Reload,
         clock: C,
     ) -> Result<Self, KeyserverError> {
         config.check()?;
         let metrics = Metrics::for_process()?;
+        let tls = config.tls.clone().map(|tls| Tls::load(tls, &metrics)).transpose()?;
         let mut rng = UnwrapErr(SysRng);
         let key = SecretKey::read_or_create(&config.access_token_key_file, &mut rng)?;
         let roots = |roots: &[sealpost_service::config::RootKey]| roots.iter().map(|root| root.0).collect();
@@ -106,8 +110,8 @@ impl OpenKeyserver {
         store.restore_statuses(&tenants, clock.now())?;
 
         let listener = Listener::bind(config.listen).await?;
-        let public_url =
-            config.public_url.clone().unwrap_or_else(|| PublicUrl::of_listener(listener.address()));
+        let of_listener = || PublicUrl::of_listener(listener.address(), tls.is_some());
+        let public_url = config.public_url.clone().unwrap_or_else(of_listener);
         let authority = Authority::new(tenants.clone(), clock.clone(), &public_url, &key, &metrics)?;
         let keyserver = Arc::new(Keyserver {
             store,
@@ -121,8 +125,11 @@ impl OpenKeyserver {
             shutdown: shutdown.clone(),
         });
         let (asked, aged) = (keyserver.clone(), keyserver.clone());
+        if let Some(tls) = tls.clone() {
+            tokio::spawn(tls.keep_current(reload.requests(), shutdown.clone()));
+        }
         let operations = Operations {
-            metrics,
+            metrics: metrics.clone(),
             shutdown,
             ready: Arc::new(move || asked.store.is_ready()),
             refresh: Arc::new(move || aged.refresh()),
@@ -130,13 +137,14 @@ impl OpenKeyserver {
         };
         let routes = routes::api().with_state(keyserver.clone());
         let router = with_operations(routes, operations, &config.http)?;
-        Ok(Self { keyserver, router, listener, config })
+        let server = Server::new(listener, router, config.http, tls, &metrics)?;
+        Ok(Self { keyserver, server })
     }
 
     /// Where it listens.
     #[must_use]
     pub const fn listener(&self) -> &Listener {
-        &self.listener
+        self.server.listener()
     }
 
     /// The engine of its store, for tests that look into it.
@@ -149,8 +157,7 @@ impl OpenKeyserver {
     pub async fn serve(self) {
         let shutdown = self.keyserver.shutdown.clone();
         let expiry = tokio::spawn(self.keyserver.clone().expire());
-        if let Err(unfinished) = server::serve(self.listener, self.router, &self.config.http, &shutdown).await
-        {
+        if let Err(unfinished) = self.server.run(&shutdown).await {
             tracing::warn!(%unfinished, "draining took too long");
         }
         // Ends by itself once the shutdown has begun; what it has handed to the store is finished by the

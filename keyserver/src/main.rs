@@ -9,6 +9,7 @@ use sealpost_keyserver::config::Config;
 use sealpost_keyserver::keyserver::{KeyserverError, OpenKeyserver};
 use sealpost_keyserver::store::dump;
 use sealpost_service::clock::SystemClock;
+use sealpost_service::reload::Reload;
 use sealpost_service::shutdown::Shutdown;
 use sealpost_service::telemetry::init_logs;
 
@@ -17,7 +18,7 @@ use sealpost_service::telemetry::init_logs;
 ///
 /// Once it listens, it prints one line of JSON to standard output: {"listening":"ADDRESS"}. Logs go to
 /// standard error. SIGTERM drains: /readyz answers 503, running requests finish, the store is closed. A
-/// second one hurries.
+/// second one hurries. SIGHUP reads the TLS files anew.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -66,7 +67,8 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     }
     init_logs(&config.log)?;
     let shutdown = Shutdown::on_signals()?;
-    let keyserver = OpenKeyserver::open(config, arguments.restored, shutdown, SystemClock).await?;
+    let reload = Reload::on_signal()?;
+    let keyserver = OpenKeyserver::open(config, arguments.restored, shutdown, &reload, SystemClock).await?;
     keyserver.listener().announce().map_err(KeyserverError::from)?;
     keyserver.serve().await;
     Ok(())

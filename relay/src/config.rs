@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sealpost_service::config::{ConfigError, PublicUrl, TenantConfig, check_tenants, load};
-use sealpost_service::server::HttpOptions;
+use sealpost_service::server::{HttpOptions, TlsOptions};
 use sealpost_service::telemetry::LogOptions;
 use sealpost_wire::id::TenantId;
 use sealpost_wire::limits::MESSAGE_LIFETIME_SECONDS_MAX;
@@ -47,6 +47,9 @@ pub struct Config {
     /// How HTTP is served.
     #[serde(default)]
     pub http: HttpOptions,
+    /// TLS at the relay itself, if nothing in front of it does that.
+    #[serde(default)]
+    pub tls: Option<TlsOptions>,
     /// How to log.
     #[serde(default)]
     pub log: LogOptions,
@@ -243,6 +246,7 @@ impl Config {
         let (mut config, folder): (Self, PathBuf) = load(path)?;
         let files = [&mut config.data, &mut config.push_token_key_file, &mut config.access_token_key_file];
         files.into_iter().for_each(|file| *file = folder.join(&*file));
+        config.tls.iter_mut().for_each(|tls| tls.resolve(&folder));
         for app in &mut config.apps {
             let files = [&mut app.ca_file, &mut app.key_file, &mut app.service_account_file];
             files.into_iter().flatten().for_each(|file| *file = folder.join(&*file));
@@ -258,6 +262,7 @@ impl Config {
     pub fn check(&self) -> Result<(), ConfigError> {
         check_tenants(self.tenants.iter().map(|tenant| (&tenant.id, tenant.roots.as_slice())))?;
         self.http.check()?;
+        self.tls.as_ref().map_or(Ok(()), TlsOptions::check)?;
         for (position, app) in self.apps.iter().enumerate() {
             app.check(&self.tenants)?;
             // Names are labels of metrics, so they are unique among all tenants.

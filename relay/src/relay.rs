@@ -10,7 +10,7 @@ use sealpost_service::config::{ConfigError, PublicUrl, SecretKey, create_private
 use sealpost_service::device_request::DeviceDoor;
 use sealpost_service::engine::EngineError;
 use sealpost_service::reload::Reload;
-use sealpost_service::server::{HttpOptions, Listener, Operations, serve, with_operations};
+use sealpost_service::server::{HttpOptions, Listener, Operations, Server, Tls, TlsError, with_operations};
 use sealpost_service::shutdown::{Shutdown, Unfinished};
 use sealpost_service::telemetry::{MetricError, Metrics};
 use sealpost_service::tenants::{RestoreError, Tenants, restore_statuses};
@@ -70,6 +70,9 @@ pub enum StartError {
     /// A tenant's status could not be read back.
     #[error(transparent)]
     Status(#[from] RestoreError),
+    /// The TLS files cannot be used.
+    #[error("tls: {0}")]
+    Tls(#[from] TlsError),
     /// The metrics are registered already: one registry serves one relay.
     #[error(transparent)]
     Metrics(#[from] MetricError),
@@ -123,6 +126,7 @@ pub struct BoundRelay {
     config: Config,
     edge: Edge,
     listener: Listener,
+    tls: Option<Tls>,
     store: Store,
     survey: Survey,
 }
@@ -180,6 +184,7 @@ impl BoundRelay {
     /// See [`StartError`].
     pub async fn bind(config: Config, edge: Edge) -> Result<Self, StartError> {
         config.check()?;
+        let tls = config.tls.clone().map(|tls| Tls::load(tls, &edge.metrics)).transpose()?;
         let options = config.store_options();
         let (data, metrics) = (config.data.clone(), edge.metrics.clone());
         let opened = tokio::task::spawn_blocking(move || {
@@ -190,7 +195,7 @@ impl BoundRelay {
         let address = config.listen;
         let listener =
             Listener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
-        Ok(Self { config, edge, listener, store, survey })
+        Ok(Self { config, edge, listener, tls, store, survey })
     }
 
     /// The listener, to announce it.
@@ -204,7 +209,7 @@ impl BoundRelay {
     /// # Errors
     /// See [`StartError`].
     pub async fn serve(self) -> Result<RunningRelay, StartError> {
-        let Self { config, mut edge, listener, store, survey } = self;
+        let Self { config, mut edge, listener, tls, store, survey } = self;
         edge.clock = steady_clock(edge.clock, &store, &config)?;
         let address = listener.address();
         let push_token_key = SecretKey::read_or_create(&config.push_token_key_file, &mut edge.rng)?;
@@ -219,7 +224,8 @@ impl BoundRelay {
             config.push_options(),
             &edge.metrics,
         )?;
-        let public_url = config.public_url.clone().unwrap_or_else(|| PublicUrl::of_listener(address));
+        let public_url =
+            config.public_url.clone().unwrap_or_else(|| PublicUrl::of_listener(address, tls.is_some()));
         let relay = Arc::new(relay(&config, &edge, store.clone(), public_url.clone(), push_token_key)?);
 
         let shutdown = edge.shutdown.clone();
@@ -229,20 +235,20 @@ impl BoundRelay {
         let sweep_now = Arc::new(Notify::new());
         tokio::spawn(sweep::run(relay.clone(), sweep_now.clone()));
         let router = router(relay, pusher, &edge, &config.http)?;
-        let serving = tokio::spawn(run_server(listener, router, config.http, edge.shutdown));
+        if let Some(tls) = tls.clone() {
+            tokio::spawn(tls.keep_current(edge.reload.requests(), edge.shutdown.clone()));
+        }
+        let drain_seconds = config.http.drain_seconds;
+        let server = Server::new(listener, router, config.http, tls, &edge.metrics)?;
+        let serving = tokio::spawn(run_server(server, drain_seconds, edge.shutdown));
         Ok(RunningRelay { address, public_url, store, sweep_now, serving })
     }
 }
 
 /// Serves until the drain is over: connections first, then pushes in flight.
-async fn run_server(
-    listener: Listener,
-    router: axum::Router,
-    options: HttpOptions,
-    shutdown: Shutdown,
-) -> Result<(), Unfinished> {
-    serve(listener, router, &options, &shutdown).await?;
-    shutdown.drain(std::time::Duration::from_secs(options.drain_seconds)).await
+async fn run_server(server: Server, drain_seconds: u64, shutdown: Shutdown) -> Result<(), Unfinished> {
+    server.run(&shutdown).await?;
+    shutdown.drain(std::time::Duration::from_secs(drain_seconds)).await
 }
 
 fn router(

@@ -149,7 +149,7 @@ fn the_sample_configuration_is_good_and_complete() {
         ["expiry_seconds", "one_time_prekeys_max", "remembered_prekeys_max", "ticket_kept_seconds"]
     );
     assert_eq!(config.limits, sealpost_keyserver::config::Limits::default());
-    assert_eq!(keys("http").len(), 10);
+    assert_eq!(keys("http").len(), 14);
     assert_eq!(config.http, sealpost_service::server::HttpOptions::default());
     assert_eq!(keys("log"), ["format", "level"]);
 }

@@ -12,6 +12,7 @@ use sealpost_keyserver::keyserver::OpenKeyserver;
 use sealpost_keyserver::store::Store;
 use sealpost_service::audit::AuditRow;
 use sealpost_service::clock::ManualClock;
+use sealpost_service::reload::Reload;
 use sealpost_service::shutdown::Shutdown;
 use sealpost_service::telemetry::Metrics;
 use sealpost_wire::api::keyserver::{Consent, DeviceSetBody, DeviceSetState, LookUp, LookedUp, TicketBody};
@@ -432,7 +433,9 @@ async fn start(folder: &Path, settings: &str, restored: bool, clock: &ManualCloc
     std::fs::write(&file, settings).unwrap();
     let shutdown = Shutdown::new();
     let config = Config::load(&file).unwrap();
-    let keyserver = OpenKeyserver::open(config, restored, shutdown.clone(), clock.clone()).await.unwrap();
+    let reload = Reload::new();
+    let opened = OpenKeyserver::open(config, restored, shutdown.clone(), &reload, clock.clone());
+    let keyserver = opened.await.unwrap();
     let http = Http::new(&format!("http://{}", keyserver.listener().address()));
     // What was signed up to a start is refused after it.
     clock.advance(Duration::from_secs(1));

@@ -11,8 +11,18 @@ use serde_json::error::Category;
 
 use crate::problem::{ProblemCode, Refusal};
 
-/// A body that is not there after this long is not waited for any more.
-pub const BODY_READ_SECONDS_MAX: u64 = 20;
+/// How long a body may take to come. A server puts it into the extensions of each request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BodyTime(pub Duration);
+
+impl Default for BodyTime {
+    fn default() -> Self {
+        Self(Duration::from_secs(BODY_SECONDS_DEFAULT))
+    }
+}
+
+/// Time for a body where nobody said another (seconds).
+const BODY_SECONDS_DEFAULT: u64 = 20;
 
 /// A body as it came: at most as large as the route's `DefaultBodyLimit` says.
 #[derive(Clone, Debug)]
@@ -22,11 +32,12 @@ impl<S: Send + Sync> FromRequest<S> for RawBody {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        let BodyTime(within) = request.extensions().get().copied().unwrap_or_default();
         let read = Bytes::from_request(request, state);
-        match tokio::time::timeout(Duration::from_secs(BODY_READ_SECONDS_MAX), read).await {
+        match tokio::time::timeout(within, read).await {
             Ok(Ok(bytes)) => Ok(Self(bytes)),
             Ok(Err(rejection)) => Err(unread(rejection)),
-            Err(_) => Err(Refusal::new(ProblemCode::MalformedBody).detail("the body did not come in time")),
+            Err(_) => Err(ProblemCode::RequestTimeout.into()),
         }
     }
 }

@@ -137,11 +137,13 @@ pub struct PublicUrl {
 }
 
 impl PublicUrl {
-    /// The address of a server that nothing stands in front of.
+    /// The address of a server that nothing stands in front of, with `https` where TLS ends at the server itself.
     #[must_use]
-    pub fn of_listener(address: SocketAddr) -> Self {
-        let authority = if address.port() == 80 { address.ip().to_string() } else { address.to_string() };
-        Self { text: format!("http://{authority}"), authority }
+    pub fn of_listener(address: SocketAddr, over_tls: bool) -> Self {
+        let scheme = if over_tls { "https" } else { "http" };
+        let url = format!("{scheme}://{address}");
+        // Parsed as any other, so that the scheme's own port is left out; an address always makes a URL.
+        Self::parse(&url).unwrap_or_else(|_| Self { text: url, authority: address.to_string() })
     }
 
     /// The address in `text`.
@@ -354,8 +356,15 @@ mod tests {
         }
         let url = PublicUrl::parse("https://relay.example/").unwrap();
         assert_eq!(url.token_endpoint(), "https://relay.example/v1/token");
-        let local = PublicUrl::of_listener("127.0.0.1:8080".parse().unwrap());
-        assert_eq!((local.as_str(), local.authority()), ("http://127.0.0.1:8080", "127.0.0.1:8080"));
+        for (address, over_tls, url, authority) in [
+            ("127.0.0.1:8080", false, "http://127.0.0.1:8080", "127.0.0.1:8080"),
+            ("[::1]:8443", true, "https://[::1]:8443", "[::1]:8443"),
+            ("127.0.0.1:80", false, "http://127.0.0.1", "127.0.0.1"),
+            ("[::1]:443", true, "https://[::1]", "[::1]"),
+        ] {
+            let local = PublicUrl::of_listener(address.parse().unwrap(), over_tls);
+            assert_eq!((local.as_str(), local.authority()), (url, authority));
+        }
         for bad in
             ["relay.example", "ftp://a", "https://a/b", "https://a?b", "https://u@a", "https://a#b", ""]
         {

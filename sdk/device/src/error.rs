@@ -103,7 +103,7 @@ impl HttpError {
     pub const fn is_temporary(&self) -> bool {
         match self {
             Self::Unreachable(_) => true,
-            Self::Refused { status, .. } => *status >= 500 || *status == 429,
+            Self::Refused { status, .. } => *status >= 500 || matches!(*status, 408 | 429),
             Self::Malformed => false,
         }
     }

@@ -138,7 +138,7 @@ impl HttpError {
     pub const fn is_temporary(&self) -> bool {
         match self {
             Self::Unreachable(_) => true,
-            Self::Refused { status, .. } => *status >= 500 || *status == 429 || *status == 401,
+            Self::Refused { status, .. } => *status >= 500 || matches!(*status, 408 | 429) || *status == 401,
             Self::Malformed => false,
         }
     }

@@ -89,6 +89,8 @@ codes! {
     NotFound = "not_found", 404, "There is nothing here";
     /// The path exists, the method does not.
     MethodNotAllowed = "method_not_allowed", 405, "The method is not allowed here";
+    /// The body did not come in time; the same request over a better connection will do.
+    RequestTimeout = "request_timeout", 408, "The request did not come in time";
     /// The same id came with another content.
     Conflict = "conflict", 409, "The id was used with another content";
     /// The version moved on; fetch it and try again.
@@ -101,6 +103,8 @@ codes! {
     BodyTooLarge = "body_too_large", 413, "The body is too large";
     /// Not JSON.
     UnsupportedMediaType = "unsupported_media_type", 415, "The media type is not supported";
+    /// More headers than are taken.
+    HeadersTooLarge = "headers_too_large", 431, "The request has too many headers";
     /// Too many requests; `Retry-After` says when.
     RateLimited = "rate_limited", 429, "Too many requests";
     /// A fault of the server.

@@ -69,8 +69,9 @@ impl Server {
         let file = written(folder.path(), &config(hospitals, settings));
         let config = sealpost_keyserver::config::Config::load(&file).expect("a configuration");
         let shutdown = Shutdown::new();
-        let opened = OpenKeyserver::open(config, false, shutdown.clone(), clock.clone()).await;
-        let keyserver = opened.expect("the keyserver starts");
+        let reload = Reload::new();
+        let opened = OpenKeyserver::open(config, false, shutdown.clone(), &reload, clock.clone());
+        let keyserver = opened.await.expect("the keyserver starts");
         let base = format!("http://{}", keyserver.listener().address());
         let engine = keyserver.engine().clone();
         let ended = tokio::spawn(keyserver.serve());

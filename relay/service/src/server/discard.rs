@@ -12,7 +12,7 @@ use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
-use http::{Version, header};
+use http::{StatusCode, Version, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Frame, SizeHint};
 
@@ -32,6 +32,10 @@ pub(super) async fn discard_rest(request: Request, next: Next) -> Response {
     let body = Arc::new(Mutex::new(Incoming { body, has_ended: false }));
     let shared = Body::new(Shared(body.clone()));
     let response = next.run(Request::from_parts(parts, shared)).await;
+    if response.status() == StatusCode::REQUEST_TIMEOUT {
+        // It has been waited for already.
+        return response;
+    }
     // Whether it all came or not: the answer is sent now.
     let _ = tokio::time::timeout(DISCARD_TIME_MAX, discard(Shared(body))).await;
     response

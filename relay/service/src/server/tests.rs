@@ -1,32 +1,46 @@
+mod http2;
+mod limits;
+mod tls;
+
 use std::future;
 
 use http::StatusCode;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::*;
 use crate::body::RawBody;
-use crate::telemetry::Metrics;
+use crate::reload::Reload;
 
-struct Server {
+struct TestServer {
     address: SocketAddr,
     shutdown: Shutdown,
+    reload: Reload,
+    metrics: Metrics,
     /// Lets `/held` answer.
     release: Arc<Notify>,
     served: JoinHandle<Result<(), Unfinished>>,
 }
 
-impl Server {
+impl TestServer {
     async fn start(options: HttpOptions) -> Self {
+        Self::start_with(options, None).await
+    }
+
+    async fn start_with(options: HttpOptions, tls: Option<TlsOptions>) -> Self {
+        let (metrics, reload) = (Metrics::new(), Reload::new());
         let (shutdown, release) = (Shutdown::new(), Arc::new(Notify::new()));
         let held = release.clone();
         let routes = Api::new()
             .get("/held", || async move { held.notified().await })
             .get("/never", future::pending::<StatusCode>)
-            .post("/small", 10, |_body: RawBody| async { StatusCode::OK });
+            .post("/small", 10, |_body: RawBody| async { StatusCode::OK })
+            .post("/body", 16, |RawBody(body): RawBody| async move { body });
         let operations = Operations {
-            metrics: Metrics::new(),
+            metrics: metrics.clone(),
             shutdown: shutdown.clone(),
             ready: Arc::new(|| true),
             refresh: Arc::new(|| {}),
@@ -35,8 +49,20 @@ impl Server {
         let router = with_operations(routes, operations, &options).unwrap();
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let (address, ending) = (listener.address(), shutdown.clone());
-        let served = tokio::spawn(async move { serve(listener, router, &options, &ending).await });
-        Self { address, shutdown, release, served }
+        let tls = tls.map(|tls| Tls::load(tls, &metrics).unwrap());
+        if let Some(tls) = tls.clone() {
+            tokio::spawn(tls.keep_current(reload.requests(), shutdown.clone()));
+        }
+        let server = Server::new(listener, router, options, tls, &metrics).unwrap();
+        let served = tokio::spawn(async move { server.run(&ending).await });
+        Self { address, shutdown, reload, metrics, release, served }
+    }
+
+    /// Waits until the metrics have this line.
+    async fn shows(&self, line: &str) {
+        while !self.metrics.render().lines().any(|found| found == line) {
+            tokio::task::yield_now().await;
+        }
     }
 
     async fn connect(&self) -> TcpStream {
@@ -59,7 +85,7 @@ impl Server {
     }
 }
 
-async fn rest(stream: &mut TcpStream) -> String {
+async fn rest<S: AsyncRead + Unpin>(stream: &mut S) -> String {
     let mut bytes = Vec::new();
     // A connection that is reset has said what it had to say.
     let _ = stream.read_to_end(&mut bytes).await;
@@ -76,7 +102,7 @@ fn quick() -> HttpOptions {
 
 #[tokio::test]
 async fn a_drain_lets_running_requests_finish() {
-    let server = Server::start(quick()).await;
+    let server = TestServer::start(quick()).await;
     let mut running = server.connect().await;
     running.write_all(b"GET /held HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
     let mut idle = server.connect().await;
@@ -92,7 +118,7 @@ async fn a_drain_lets_running_requests_finish() {
 
 #[tokio::test]
 async fn a_drain_does_not_wait_for_ever() {
-    let server = Server::start(HttpOptions { drain_seconds: 0, ..quick() }).await;
+    let server = TestServer::start(HttpOptions { drain_seconds: 0, ..quick() }).await;
     let mut running = server.connect().await;
     running.write_all(b"GET /never HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
     server.running(1).await;
@@ -102,7 +128,7 @@ async fn a_drain_does_not_wait_for_ever() {
 
 #[tokio::test]
 async fn readiness_is_taken_back_before_the_listener_is_closed() {
-    let server = Server::start(HttpOptions { announce_seconds: 3600, ..quick() }).await;
+    let server = TestServer::start(HttpOptions { announce_seconds: 3600, ..quick() }).await;
     assert!(server.ask(&close("/readyz")).await.starts_with("HTTP/1.1 200"));
     server.shutdown.begin();
     assert!(server.ask(&close("/readyz")).await.starts_with("HTTP/1.1 503"));
@@ -113,7 +139,7 @@ async fn readiness_is_taken_back_before_the_listener_is_closed() {
 
 #[tokio::test]
 async fn connections_that_ask_nothing_are_closed() {
-    let server = Server::start(quick()).await;
+    let server = TestServer::start(quick()).await;
     for sent in [&b""[..], b"PRI * HT", b"GET /healthz HTTP/1.1\r\nhost: te", b"P"] {
         let answer = server.ask(sent).await;
         assert!(!answer.contains("200"), "{sent:?}: {answer}");
@@ -122,7 +148,7 @@ async fn connections_that_ask_nothing_are_closed() {
 
 #[tokio::test]
 async fn headers_are_bounded() {
-    let server = Server::start(quick()).await;
+    let server = TestServer::start(quick()).await;
     let long = format!("GET /healthz HTTP/1.1\r\nhost: test\r\nx: {}\r\n\r\n", "x".repeat(20_000));
     assert!(server.ask(long.as_bytes()).await.starts_with("HTTP/1.1 431"));
     let many = format!("GET /healthz HTTP/1.1\r\nhost: test\r\n{}\r\n", "x: y\r\n".repeat(100));
@@ -133,7 +159,7 @@ async fn headers_are_bounded() {
 /// Far more than socket buffers take: the client still writes when it is refused, and sees the answer.
 #[tokio::test]
 async fn a_large_body_that_is_refused_is_answered_and_not_reset() {
-    let server = Server::start(quick()).await;
+    let server = TestServer::start(quick()).await;
     let mut stream = server.connect().await;
     let head = "POST /small HTTP/1.1\r\nhost: test\r\ncontent-length: 6000000\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
@@ -152,7 +178,7 @@ async fn a_large_body_that_is_refused_is_answered_and_not_reset() {
 #[tokio::test]
 async fn connections_and_requests_are_bounded() {
     let options = HttpOptions { connections_max: 2, requests_max: 1, ..HttpOptions::default() };
-    let server = Server::start(options).await;
+    let server = TestServer::start(options).await;
     let mut first = server.connect().await;
     first.write_all(b"GET /held HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
     // The first takes the only place for a request; the probes are refused as any other.
@@ -173,14 +199,14 @@ async fn connections_and_requests_are_bounded() {
 
 #[tokio::test]
 async fn a_request_that_takes_too_long_is_answered() {
-    let server = Server::start(HttpOptions { request_seconds_max: 1, ..quick() }).await;
+    let server = TestServer::start(HttpOptions { request_seconds_max: 1, ..quick() }).await;
     let answer = server.ask(&close("/never")).await;
     assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("it took too long"), "{answer}");
 }
 
 #[tokio::test]
 async fn http_2_is_served_with_prior_knowledge() {
-    let server = Server::start(quick()).await;
+    let server = TestServer::start(quick()).await;
     let stream = TokioIo::new(server.connect().await);
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
