@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use sealpost_service::config::{self, ConfigError, PublicUrl, RootKey};
+use sealpost_service::rates::RateOptions;
 use sealpost_service::server::{HttpOptions, TlsOptions};
 use sealpost_service::telemetry::LogOptions;
 use sealpost_wire::id::TenantId;
@@ -34,6 +35,9 @@ pub struct Config {
     /// What is kept at most.
     #[serde(default)]
     pub limits: Limits,
+    /// How often callers may ask.
+    #[serde(default)]
+    pub rates: RateOptions,
     /// How HTTP is served.
     #[serde(default)]
     pub http: HttpOptions,
@@ -113,6 +117,7 @@ impl Config {
     pub fn check(&self) -> Result<(), ConfigError> {
         config::check_tenants(self.tenants.iter().map(|tenant| (&tenant.id, tenant.roots.as_slice())))?;
         self.http.check()?;
+        self.rates.check()?;
         self.tls.as_ref().map_or(Ok(()), TlsOptions::check)?;
         let refuse = |what: &str| Err(ConfigError::Value(what.to_owned()));
         let batch = PREKEYS_PER_BATCH_MAX as u64;

@@ -12,6 +12,7 @@ use sealpost_service::clock::MonotonicClock;
 use sealpost_service::config::{ConfigError, PublicUrl, SecretKey};
 use sealpost_service::device_request::DeviceDoor;
 use sealpost_service::engine::{Engine, EngineError, OpenError};
+use sealpost_service::rates::Rates;
 use sealpost_service::reload::Reload;
 use sealpost_service::server::{Listener, Operations, Server, Tls, TlsError, with_operations};
 use sealpost_service::shutdown::Shutdown;
@@ -112,13 +113,16 @@ impl OpenKeyserver {
         let listener = Listener::bind(config.listen).await?;
         let of_listener = || PublicUrl::of_listener(listener.address(), tls.is_some());
         let public_url = config.public_url.clone().unwrap_or_else(of_listener);
-        let authority = Authority::new(tenants.clone(), clock.clone(), &public_url, &key, &metrics)?;
+        let ids = config.tenants.iter().map(|tenant| &tenant.id);
+        let rates = Arc::new(Rates::new(&config.rates, ids, &metrics)?);
+        let shown = clock.clone();
+        let authority = Authority::new(tenants.clone(), shown, &public_url, &key, rates.clone(), &metrics)?;
         let keyserver = Arc::new(Keyserver {
             store,
             tenants,
             policies,
             authority,
-            door: DeviceDoor::new(&public_url, clock.now().plus(1), &metrics)?,
+            door: DeviceDoor::new(&public_url, clock.now().plus(1), rates, &metrics)?,
             clock,
             limits: config.limits.clone(),
             metrics: KeyserverMetrics::register(&metrics)?,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sealpost_service::config::{ConfigError, PublicUrl, TenantConfig, check_tenants, load};
+use sealpost_service::rates::RateOptions;
 use sealpost_service::server::{HttpOptions, TlsOptions};
 use sealpost_service::telemetry::LogOptions;
 use sealpost_wire::id::TenantId;
@@ -38,6 +39,9 @@ pub struct Config {
     /// Bounds.
     #[serde(default)]
     pub limits: Limits,
+    /// How often callers may ask.
+    #[serde(default)]
+    pub rates: RateOptions,
     /// How stubs are pushed.
     #[serde(default)]
     pub push: PushConfig,
@@ -144,6 +148,12 @@ pub struct Limits {
     pub submission_bytes_in_flight_max: u32,
     /// Events in one answer.
     pub events_per_page_max: usize,
+    /// Streams of events that one tenant may have open.
+    pub event_streams_per_tenant_max: usize,
+    /// How often a stream on which nothing happens shows that it is there (seconds).
+    pub events_heartbeat_seconds: u64,
+    /// How long a stream waits for its reader to take what happened (seconds).
+    pub events_reader_seconds_max: u64,
     /// How long a message is remembered after its expiry (seconds).
     pub message_retention_seconds: u64,
     /// How long events are kept (seconds); receipts are kept in them.
@@ -161,6 +171,9 @@ impl Default for Limits {
             wait_seconds_max: 60,
             submission_bytes_in_flight_max: 32 * 1024 * 1024,
             events_per_page_max: 1000,
+            event_streams_per_tenant_max: 64,
+            events_heartbeat_seconds: 15,
+            events_reader_seconds_max: 30,
             message_retention_seconds: store.message_retention.as_secs(),
             events_retention_seconds: MESSAGE_LIFETIME_SECONDS_MAX + 15 * 86_400,
             status_age_seconds_max: 86_400,
@@ -262,6 +275,7 @@ impl Config {
     pub fn check(&self) -> Result<(), ConfigError> {
         check_tenants(self.tenants.iter().map(|tenant| (&tenant.id, tenant.roots.as_slice())))?;
         self.http.check()?;
+        self.rates.check()?;
         self.tls.as_ref().map_or(Ok(()), TlsOptions::check)?;
         for (position, app) in self.apps.iter().enumerate() {
             app.check(&self.tenants)?;
@@ -282,7 +296,11 @@ impl Config {
         if u64::from(limits.wait_seconds_max) >= self.http.request_seconds_max {
             return refuse("limits: wait_seconds_max is below http.request_seconds_max");
         }
-        if limits.mailbox_boxes_max == 0 || limits.events_per_page_max == 0 {
+        if limits.mailbox_boxes_max == 0
+            || limits.events_per_page_max == 0
+            || limits.events_heartbeat_seconds == 0
+            || limits.events_reader_seconds_max == 0
+        {
             return refuse("limits: a limit of 0 would serve nobody");
         }
         if limits.submission_bytes_in_flight_max < SUBMISSION_BYTES_IN_FLIGHT_MIN {
@@ -433,6 +451,8 @@ mod tests {
         assert_eq!(config.push, PushConfig::default());
         assert_eq!(config.store, StoreConfig::default());
         assert_eq!(config.http, HttpOptions::default());
+        assert_eq!(config.rates, RateOptions::default());
+        assert_eq!(config.tls, None);
         assert_eq!(config.store_options().schedules, Schedules::default());
         assert!(matches!(config.apps[0].client().unwrap(), ClientConfig::Apns(_)));
         assert!(matches!(config.apps[1].client().unwrap(), ClientConfig::Fcm(_)));
@@ -447,6 +467,7 @@ mod tests {
             format!("{:?}", PushConfig::default()),
             format!("{:?}", StoreConfig::default()),
             format!("{:?}", HttpOptions::default()),
+            format!("{:?}", RateOptions::default()),
             format!("{:?}", LogOptions::default()),
             format!("{:?}", ConnectionConfig::default()),
         ];
@@ -462,11 +483,12 @@ mod tests {
             "title_loc_key",
             "loc_key",
         ];
+        let tls = ["certificate_file", "key_file", "handshake_seconds_max", "look_seconds"];
         let apns = ["team_id", "key_id", "key_file", "topic", "environment"];
         let fcm = ["service_account_file", "project_id"];
         let fields = sections.iter().flat_map(|section| section.split(['{', ',', ' ']));
         let fields = fields.filter_map(|part| part.strip_suffix(':'));
-        for key in fields.chain(app).chain(apns).chain(fcm) {
+        for key in fields.chain(app).chain(apns).chain(fcm).chain(tls) {
             assert!(text.contains(&format!("{key} = ")), "{key}");
         }
     }

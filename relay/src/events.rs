@@ -1,17 +1,21 @@
-//! `GET /v1/events`: what happened to a tenant's deliveries, in order and without gaps, as a long poll.
+//! `GET /v1/events`: what happened to a tenant's deliveries, in order and without gaps, as a long poll. Who accepts
+//! `text/event-stream` gets a stream instead: `event_stream.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use sealpost_service::access::Caller;
+use axum::response::{IntoResponse, Response};
+use http::HeaderMap;
+use sealpost_service::access::{Access, Caller};
 use sealpost_service::parameter::InQuery;
 use sealpost_service::problem::{ProblemCode, Refusal};
 use sealpost_wire::api::relay::EventPage;
 use sealpost_wire::certificate::Role;
 use serde::Deserialize;
 
+use crate::event_stream;
 use crate::relay::Relay;
 use crate::store::EventsAnswer;
 
@@ -19,7 +23,7 @@ use crate::store::EventsAnswer;
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct EventQuery {
-    /// Only events behind this id.
+    /// Only events behind this id. A stream goes by this and `Last-Event-ID` alone.
     after: u64,
     /// Stay connected this long (seconds) for an event to come when there is none.
     wait: u16,
@@ -32,8 +36,16 @@ pub(crate) async fn get(
     State(relay): State<Arc<Relay>>,
     Caller(caller): Caller,
     InQuery(query): InQuery<EventQuery>,
-) -> Result<Json<EventPage>, Refusal> {
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
     caller.require(&[Role::Sender])?;
+    if event_stream::is_wanted(&headers) {
+        return event_stream::open(relay, caller, query.after, &headers);
+    }
+    page(&relay, &caller, query).await.map(IntoResponse::into_response)
+}
+
+async fn page(relay: &Relay, caller: &Access, query: EventQuery) -> Result<Json<EventPage>, Refusal> {
     let tenant = caller.tenant().id();
     let max = relay.limits.events_per_page_max;
     let limit = query.limit.unwrap_or(max).min(max);
@@ -42,14 +54,17 @@ pub(crate) async fn get(
     }
     let wait = Duration::from_secs(query.wait.min(relay.limits.wait_seconds_max).into());
     if !wait.is_zero() && !relay.shutdown.is_draining() {
-        wait_for_event(&relay, tenant, query.after, wait).await;
+        wait_for_event(relay, tenant, query.after, wait).await;
     }
     match relay.store.events(tenant, query.after, limit)? {
         EventsAnswer::Page(page) => Ok(Json(page)),
-        EventsAnswer::Gone { oldest } => {
-            Err(Refusal::new(ProblemCode::CursorGone).detail(format!("the oldest event is {oldest}")))
-        }
+        EventsAnswer::Gone { oldest } => Err(gone(oldest)),
     }
+}
+
+/// The cursor is behind what is kept.
+pub(crate) fn gone(oldest: u64) -> Refusal {
+    Refusal::new(ProblemCode::CursorGone).detail(format!("the oldest event is {oldest}"))
 }
 
 async fn wait_for_event(relay: &Relay, tenant: &sealpost_wire::id::TenantId, after: u64, wait: Duration) {

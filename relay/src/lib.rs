@@ -15,6 +15,7 @@
 //! ```
 
 mod device;
+mod event_stream;
 mod events;
 mod id_list;
 mod message;

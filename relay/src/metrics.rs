@@ -19,6 +19,8 @@ pub(crate) struct DoorMetrics {
     registrations: IntCounterVec,
     /// Devices that wait for a box.
     pub(crate) waiting_devices: IntGauge,
+    /// Streams of events that are open.
+    pub(crate) event_streams: IntGauge,
     /// Bytes of the store's files.
     pub(crate) store_bytes: IntGauge,
     /// Age of the newest status, by tenant.
@@ -63,6 +65,8 @@ impl DoorMetrics {
                 .counter("sealpost_relay_boxes_handed_out_total", "Boxes that devices were given.")?,
             waiting_devices: metrics
                 .gauge("sealpost_relay_waiting_devices", "Devices that are connected and wait for a box.")?,
+            event_streams: metrics
+                .gauge("sealpost_relay_event_streams", "Streams of events that are open.")?,
             store_bytes: metrics.gauge("sealpost_relay_store_bytes", "Bytes of the store's files.")?,
             status_age: metrics.gauges(
                 "sealpost_relay_status_age_seconds",

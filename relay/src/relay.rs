@@ -9,6 +9,7 @@ use sealpost_service::clock::MonotonicClock;
 use sealpost_service::config::{ConfigError, PublicUrl, SecretKey, create_private_folder};
 use sealpost_service::device_request::DeviceDoor;
 use sealpost_service::engine::EngineError;
+use sealpost_service::rates::Rates;
 use sealpost_service::reload::Reload;
 use sealpost_service::server::{HttpOptions, Listener, Operations, Server, Tls, TlsError, with_operations};
 use sealpost_service::shutdown::{Shutdown, Unfinished};
@@ -20,6 +21,7 @@ use tokio::task::JoinHandle;
 
 use crate::SystemRng;
 use crate::config::{ClientConfig, Config, Limits};
+use crate::event_stream::EventStreams;
 use crate::metrics::DoorMetrics;
 use crate::provider::{ApnsClient, ApnsTokens, FcmClient, FollowedClient, ProviderClient, ProviderError};
 use crate::push::{App, Pusher};
@@ -101,6 +103,7 @@ pub(crate) struct Relay {
     pub(crate) public_url: PublicUrl,
     pub(crate) limits: Limits,
     pub(crate) budget: SubmissionBudget,
+    pub(crate) event_streams: EventStreams,
     pub(crate) incarnation: u64,
     pub(crate) metrics: DoorMetrics,
     pub(crate) shutdown: Shutdown,
@@ -319,17 +322,21 @@ fn relay(
     let mut rng = edge.rng;
     let access_key = SecretKey::read_or_create(&config.access_token_key_file, &mut rng)?;
     let clock = edge.clock.clone();
-    let authority = Authority::new(tenants.clone(), clock, &public_url, &access_key, &edge.metrics)?;
+    let ids = || config.tenants.iter().map(|tenant| &tenant.id);
+    let rates = Arc::new(Rates::new(&config.rates, ids(), &edge.metrics)?);
+    let authority =
+        Authority::new(tenants.clone(), clock, &public_url, &access_key, rates.clone(), &edge.metrics)?;
     Ok(Relay {
         incarnation: store.engine().incarnation()?,
         tenants,
         authority,
-        door: DeviceDoor::new(&public_url, started.plus(1), &edge.metrics)?,
+        door: DeviceDoor::new(&public_url, started.plus(1), rates, &edge.metrics)?,
         push_token_key,
         clock: edge.clock.clone(),
         rng: edge.rng,
         public_url,
         limits: config.limits.clone(),
+        event_streams: EventStreams::new(ids(), config.limits.event_streams_per_tenant_max),
         budget: SubmissionBudget::new(config.limits.submission_bytes_in_flight_max),
         metrics: DoorMetrics::register(&edge.metrics)?,
         shutdown: edge.shutdown.clone(),

@@ -7,6 +7,7 @@ use axum::response::Response;
 use http::HeaderMap;
 use sealpost_service::access::{TOKEN_BODY_BYTES_MAX, answer_token_request};
 use sealpost_service::body::RawBody;
+use sealpost_service::rates::Stranger;
 use sealpost_service::server::{Api, Operation, common_operations};
 use sealpost_service::tenants::STATUS_BODY_BYTES_MAX;
 
@@ -36,7 +37,12 @@ pub(crate) fn api() -> Api<Arc<Relay>> {
         .post("/v1/sync", sync::BODY_BYTES_MAX, sync::post)
 }
 
-async fn token(State(relay): State<Arc<Relay>>, headers: HeaderMap, RawBody(body): RawBody) -> Response {
+async fn token(
+    State(relay): State<Arc<Relay>>,
+    _: Stranger,
+    headers: HeaderMap,
+    RawBody(body): RawBody,
+) -> Response {
     let engine = relay.store.engine();
     answer_token_request(&relay.authority, engine, Store::shared_keyspaces(), &headers, &body).await
 }

@@ -9,6 +9,7 @@ use http::HeaderMap;
 use sealpost_service::access::Caller;
 use sealpost_service::body::{JsonBody, RawBody};
 use sealpost_service::problem::Refusal;
+use sealpost_service::rates::Stranger;
 use sealpost_service::tenants::status_body;
 use sealpost_wire::api::StatusBody;
 use sealpost_wire::certificate::Role;
@@ -18,6 +19,7 @@ use crate::keyserver::Keyserver;
 
 pub(super) async fn token(
     State(keyserver): State<Arc<Keyserver>>,
+    _: Stranger,
     headers: HeaderMap,
     RawBody(body): RawBody,
 ) -> Response {

@@ -10,6 +10,7 @@ use sealpost_service::audit::{Act, Actor, Entry, Object};
 use sealpost_service::body::JsonBody;
 use sealpost_service::parameter::{InPath, InQuery};
 use sealpost_service::problem::{ProblemCode, Refusal};
+use sealpost_service::rates::Stranger;
 use sealpost_wire::api::keyserver::{ClaimBody, CloseBody, TicketBody, TicketState};
 use sealpost_wire::certificate::Role;
 use sealpost_wire::id::TicketId;
@@ -54,6 +55,7 @@ pub(super) async fn ticket(
 /// tenant are told alike.
 pub(super) async fn claim(
     State(keyserver): State<Arc<Keyserver>>,
+    _: Stranger,
     InPath(id): InPath<TicketId>,
     JsonBody(body): JsonBody<ClaimBody>,
 ) -> Result<(StatusCode, Json<Done>), Refusal> {

@@ -151,6 +151,8 @@ fn the_sample_configuration_is_good_and_complete() {
     assert_eq!(config.limits, sealpost_keyserver::config::Limits::default());
     assert_eq!(keys("http").len(), 14);
     assert_eq!(config.http, sealpost_service::server::HttpOptions::default());
+    assert_eq!(keys("rates"), ["client", "device", "stranger", "tenant"]);
+    assert_eq!(config.rates, sealpost_service::rates::RateOptions::default());
     assert_eq!(keys("log"), ["format", "level"]);
 }
 

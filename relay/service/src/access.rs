@@ -30,6 +30,7 @@ use self::token::TokenKey;
 use crate::audit::Actor;
 use crate::config::{PublicUrl, SecretKey};
 use crate::problem::{ProblemCode, Refusal};
+use crate::rates::Rates;
 use crate::telemetry::{MetricError, Metrics};
 use crate::tenants::{Tenant, Tenants};
 
@@ -45,12 +46,13 @@ pub struct Authority {
     audience: String,
     key: TokenKey,
     cache: TokenCache,
+    rates: Arc<Rates>,
     metrics: endpoint::TokenMetrics,
 }
 
 impl Authority {
     /// The authority of the server at `public_url`. Tokens are authenticated by `key`, which no other server
-    /// has.
+    /// has; `rates` is how often clients may ask.
     ///
     /// # Errors
     /// The metrics are registered already.
@@ -59,6 +61,7 @@ impl Authority {
         clock: Arc<dyn Clock>,
         public_url: &PublicUrl,
         key: &SecretKey,
+        rates: Arc<Rates>,
         metrics: &Metrics,
     ) -> Result<Self, MetricError> {
         Ok(Self {
@@ -67,6 +70,7 @@ impl Authority {
             audience: public_url.token_endpoint(),
             key: TokenKey::new(key, public_url.as_str()),
             cache: TokenCache::new(CACHED_TOKENS_MAX),
+            rates,
             metrics: endpoint::TokenMetrics::register(metrics)?,
         })
     }
@@ -75,7 +79,8 @@ impl Authority {
     ///
     /// # Errors
     /// [`ProblemCode::MissingCredentials`], [`ProblemCode::InvalidCredentials`] for a token that is forged,
-    /// expired or of another server, [`ProblemCode::Revoked`] once the tenant has revoked the client's key.
+    /// expired or of another server, [`ProblemCode::Revoked`] once the tenant has revoked the client's key,
+    /// [`ProblemCode::RateLimited`].
     pub fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<Access>, Refusal> {
         let token = bearer(headers)?;
         let hash = token_hash(token);
@@ -88,12 +93,31 @@ impl Authority {
                 access
             }
         };
-        if now >= access.expires_at {
-            return Err(ProblemCode::InvalidCredentials.into());
-        }
-        access.tenant.check_request_key(access.key)?;
+        check_at(&access, now)?;
+        self.rates.client(access.tenant.id(), &access.subject)?;
         Ok(access)
     }
+
+    /// Whether a client may still go on with what it was let in for.
+    ///
+    /// # Errors
+    /// [`ProblemCode::InvalidCredentials`] once its token has expired, [`ProblemCode::Revoked`].
+    pub fn check(&self, access: &Access) -> Result<(), Refusal> {
+        check_at(access, self.clock.now())
+    }
+
+    /// How often callers may ask.
+    #[must_use]
+    pub fn rates(&self) -> &Rates {
+        &self.rates
+    }
+}
+
+fn check_at(access: &Access, now: UnixTime) -> Result<(), Refusal> {
+    if now >= access.expires_at {
+        return Err(ProblemCode::InvalidCredentials.into());
+    }
+    access.tenant.check_request_key(access.key)
 }
 
 impl fmt::Debug for Authority {
@@ -129,6 +153,12 @@ impl Access {
     #[must_use]
     pub const fn key(&self) -> KeyId {
         self.key
+    }
+
+    /// When its token expires.
+    #[must_use]
+    pub const fn expires_at(&self) -> UnixTime {
+        self.expires_at
     }
 
     /// The client, for the audit.

@@ -2,7 +2,7 @@
 
 mod nonce;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use http::{HeaderMap, Method, Uri};
 use prometheus::{IntCounterVec, IntGauge};
@@ -13,6 +13,7 @@ use sealpost_wire::key::RequestKey;
 use self::nonce::{NonceError, NonceWindow};
 use crate::config::PublicUrl;
 use crate::problem::{ProblemCode, Refusal};
+use crate::rates::Rates;
 use crate::telemetry::{MetricError, Metrics};
 use crate::tenants::Tenant;
 
@@ -22,6 +23,7 @@ pub struct DeviceDoor {
     authority: String,
     opens_at: UnixTime,
     nonces: Mutex<NonceWindow>,
+    rates: Arc<Rates>,
     refused: IntCounterVec,
     nonces_shown: IntGauge,
 }
@@ -30,14 +32,21 @@ impl DeviceDoor {
     /// The door of the server at `public_url`. It remembers what it has let in, but not over a restart: so it
     /// lets in nothing that was signed before `opens_at`. A server that may be restarted within a second
     /// passes the second after its start: in that of the start, its earlier life may have let the request in.
+    /// `rates` is how often devices may ask.
     ///
     /// # Errors
     /// The metrics are registered already.
-    pub fn new(public_url: &PublicUrl, opens_at: UnixTime, metrics: &Metrics) -> Result<Self, MetricError> {
+    pub fn new(
+        public_url: &PublicUrl,
+        opens_at: UnixTime,
+        rates: Arc<Rates>,
+        metrics: &Metrics,
+    ) -> Result<Self, MetricError> {
         Ok(Self {
             authority: public_url.authority().to_owned(),
             opens_at,
             nonces: Mutex::new(NonceWindow::new(opens_at)),
+            rates,
             refused: metrics.counters(
                 "sealpost_device_requests_refused_total",
                 "Signed requests of devices that were refused at the door.",
@@ -102,6 +111,8 @@ impl DeviceDoor {
         if tenant.state().trust.check_device(request.device).is_err() {
             return Err(self.refuse(ProblemCode::Revoked.into(), "revoked"));
         }
+        let allowed = self.rates.device(tenant.id(), request.device);
+        allowed.map_err(|refusal| self.refuse(refusal, "rate_limited"))?;
         let claimed = {
             let mut nonces = self.nonces.lock().unwrap_or_else(PoisonError::into_inner);
             let claimed = nonces.claim(request, now);

@@ -2,7 +2,7 @@
 //!
 //! # In scope
 //! The embedded store engine, logs and metrics, shutdown, reload, the clock of the system; listening, problems,
-//! bodies and parameters; tenants and their statuses, access tokens, signed requests of devices, audit rows;
+//! bodies and parameters; tenants and their statuses, access tokens, signed requests of devices, rates, audit rows;
 //! configuration files.
 //!
 //! # Out of scope
@@ -18,6 +18,7 @@ pub mod engine;
 pub mod free_space;
 pub mod parameter;
 pub mod problem;
+pub mod rates;
 pub mod reload;
 pub mod server;
 pub mod shared_rows;

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use getrandom::SysRng;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -122,6 +123,22 @@ impl ApiClient {
             request = request.header("content-type", "application/json");
         }
         self.http.send(request.body(Full::from(body.unwrap_or_default())).unwrap()).await
+    }
+
+    /// A request for a stream of events.
+    pub(crate) fn stream_request(&self, path: &str, last: Option<&str>) -> Request<Full<Bytes>> {
+        let mut request = self.http.request(Method::GET, path);
+        request = request.header("authorization", format!("Bearer {}", self.token));
+        request = request.header("accept", "text/event-stream");
+        if let Some(last) = last {
+            request = request.header("last-event-id", last);
+        }
+        request.body(Full::default()).unwrap()
+    }
+
+    /// The answer to it, its body unread.
+    pub(crate) async fn stream(&self, path: &str, last: Option<&str>) -> http::Response<Incoming> {
+        self.http.client.request(self.stream_request(path, last)).await.unwrap()
     }
 
     /// Sends the head of a request alone, which announces a body of `length` bytes.

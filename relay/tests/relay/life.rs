@@ -51,6 +51,8 @@ async fn events_that_are_not_kept_are_gone() {
         tokio::task::yield_now().await;
     };
     assert_eq!(gone.problem(), "cursor_gone");
+    let stream = sender.stream("/v1/events?after=0", None).await;
+    assert_eq!(stream.status(), http::StatusCode::GONE, "a stream is told so too");
     let oldest = format!("the oldest event is {}", kept + 1);
     assert_eq!(gone.json::<sealpost_wire::problem::Problem>().detail, Some(oldest));
     world.send(&sender, &[&phone]).await;

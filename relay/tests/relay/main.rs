@@ -2,6 +2,7 @@
 
 mod client;
 mod doors;
+mod event_streams;
 mod files;
 mod life;
 mod linkage;
@@ -10,5 +11,6 @@ mod metrics;
 mod process;
 mod push_failures;
 mod pushes;
+mod rates;
 mod submissions;
 mod world;

@@ -68,6 +68,9 @@ pub(crate) struct Arguments {
     /// The folder with the tenant's keys, senders and outboxes
     #[arg(long, global = true, env = "SEALPOST_HOME", default_value = "sealpost-home", value_name = "DIR")]
     pub(crate) home: PathBuf,
+    /// Root certificates (PEM): servers are believed by these alone, and not by the public ones
+    #[arg(long, global = true, env = "SEALPOST_CA_FILE", value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
     /// Print one JSON object as the last line of standard output
     #[arg(long, global = true)]
     pub(crate) json: bool,

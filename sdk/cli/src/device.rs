@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sealpost_device::{
     Answer, Device, DeviceError, DeviceParts, EnrolOptions, FilePlatform, InboxMessage, PrekeyReport,
-    RequestKeyKind, TakenBox,
+    RequestKeyKind, ServerRoots, TakenBox,
 };
 use sealpost_wire::api::relay::PushRegistration;
 use sealpost_wire::message::Suite;
@@ -26,8 +26,15 @@ const SHOWN: usize = 20;
 /// The longest that a server is asked to wait at a time.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
-pub(crate) fn run(command: &DeviceCommand, output: &Output) -> Result<(), CliError> {
-    let folder = command.device.as_path();
+/// Where a device's state is, and by which root certificates it believes its servers, if not the public ones.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    folder: &'a Path,
+    ca_file: Option<&'a Path>,
+}
+
+pub(crate) fn run(command: &DeviceCommand, ca_file: Option<&Path>, output: &Output) -> Result<(), CliError> {
+    let place = Place { folder: &command.device, ca_file };
     match &command.command {
         DeviceSubcommand::Enrol { link, suite, p256, wait, push } => {
             let options = EnrolOptions {
@@ -38,10 +45,10 @@ pub(crate) fn run(command: &DeviceCommand, output: &Output) -> Result<(), CliErr
                 },
                 request_key: if *p256 { RequestKeyKind::P256 } else { RequestKeyKind::Ed25519 },
             };
-            enrol(folder, &read_link(link)?, &options, *wait, push, output)
+            enrol(place, &read_link(link)?, &options, *wait, push, output)
         }
         DeviceSubcommand::Register { push } => {
-            let mut device = open(folder)?;
+            let mut device = open(place)?;
             if !device.await_admission(Duration::ZERO)? {
                 return Err(DeviceError::NotAdmitted.into());
             }
@@ -50,10 +57,10 @@ pub(crate) fn run(command: &DeviceCommand, output: &Output) -> Result<(), CliErr
             output.result(&json!({"device": device.id(), "push": registered.push}));
             Ok(())
         }
-        DeviceSubcommand::Show { all } => show(&open(folder)?, *all, output),
-        DeviceSubcommand::Sync { wait, extension } => sync(&mut open(folder)?, *wait, *extension, output),
+        DeviceSubcommand::Show { all } => show(&open(place)?, *all, output),
+        DeviceSubcommand::Sync { wait, extension } => sync(&mut open(place)?, *wait, *extension, output),
         DeviceSubcommand::Confirm { notification, decline } => {
-            let mut device = open(folder)?;
+            let mut device = open(place)?;
             let answer = if *decline { Answer::Decline } else { Answer::Confirm };
             device.answer(*notification, answer)?;
             let report = device.sync(Duration::ZERO).map_err(|error| CliError::Partly {
@@ -66,7 +73,7 @@ pub(crate) fn run(command: &DeviceCommand, output: &Output) -> Result<(), CliErr
             output.result(&json!({"notification": notification, "receipts_sent": report.receipts_sent}));
             Ok(())
         }
-        DeviceSubcommand::Status => status(&mut open(folder)?, output),
+        DeviceSubcommand::Status => status(&mut open(place)?, output),
     }
 }
 
@@ -122,14 +129,14 @@ fn status(device: &mut Device, output: &Output) -> Result<(), CliError> {
 }
 
 fn enrol(
-    folder: &Path,
+    place: Place<'_>,
     link: &EnrolmentLink,
     options: &EnrolOptions,
     wait: Duration,
     push: &PushArguments,
     output: &Output,
 ) -> Result<(), CliError> {
-    let mut device = Device::enrol(&folder.join("state"), link, options, parts(folder)?)?;
+    let mut device = Device::enrol(&place.folder.join("state"), link, options, parts(place)?)?;
     let code = device.code();
     output.say(format_args!("device  {}", device.id()));
     if let Some(code) = &code {
@@ -201,20 +208,28 @@ fn sync(device: &mut Device, wait: Duration, extension: bool, output: &Output) -
     Ok(())
 }
 
-fn open(folder: &Path) -> Result<Device, CliError> {
+fn open(place: Place<'_>) -> Result<Device, CliError> {
+    let folder = place.folder;
     // Asked before anything is made: a mistyped folder stays away.
     if !folder.join("state").exists() {
         let message =
             format!("no device is enrolled in {}: see `sealpost device enrol --help`", folder.display());
         return Err(CliError::state("not_enrolled", message));
     }
-    Ok(Device::open(&folder.join("state"), parts(folder)?)?)
+    Ok(Device::open(&folder.join("state"), parts(place)?)?)
 }
 
 /// Keys beside the state, not in it: a copy of the state alone opens nothing.
-fn parts(folder: &Path) -> Result<DeviceParts, CliError> {
-    let platform = Arc::new(FilePlatform::new(&folder.join("keys"))?);
-    Ok(DeviceParts { platform, clock: Arc::new(SystemClock), rng: edge::rng() })
+fn parts(place: Place<'_>) -> Result<DeviceParts, CliError> {
+    let platform = Arc::new(FilePlatform::new(&place.folder.join("keys"))?);
+    let roots = match place.ca_file {
+        Some(path) => {
+            let roots = ServerRoots::from_pem(&edge::roots_pem(path)?);
+            roots.map_err(|error| edge::no_roots(path, error))?
+        }
+        None => ServerRoots::public(),
+    };
+    Ok(DeviceParts { platform, clock: Arc::new(SystemClock), rng: edge::rng(), roots })
 }
 
 fn registration(push: &PushArguments) -> Option<PushRegistration> {

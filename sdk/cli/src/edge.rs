@@ -1,5 +1,6 @@
 //! Where the program meets the world: the system's clock and randomness, and waiting.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{IsTerminal as _, Read as _};
 use std::path::Path;
@@ -8,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use getrandom::SysRng;
 use rand_core::{CryptoRng, UnwrapErr};
-use sealpost_sender::SenderParts;
+use sealpost_sender::{SenderParts, ServerRoots};
 use sealpost_wire::clock::Clock;
 
 use crate::error::CliError;
@@ -32,9 +33,26 @@ pub(crate) fn rng() -> Box<dyn CryptoRng + Send> {
 }
 
 /// What senders and enrollers are built on.
-pub(crate) fn sender_parts() -> SenderParts {
-    SenderParts { clock: Arc::new(SystemClock), rng: Arc::new(rng) }
+pub(crate) fn sender_parts(ca_file: Option<&Path>) -> Result<SenderParts, CliError> {
+    let roots = match ca_file {
+        Some(path) => ServerRoots::from_pem(&roots_pem(path)?).map_err(|error| no_roots(path, error))?,
+        None => ServerRoots::public(),
+    };
+    Ok(SenderParts { clock: Arc::new(SystemClock), rng: Arc::new(rng), roots })
 }
+
+/// The bytes of a file of root certificates.
+pub(crate) fn roots_pem(path: &Path) -> Result<Vec<u8>, CliError> {
+    read(path, ROOTS_BYTES_MAX)
+}
+
+/// A file that holds no root certificates.
+pub(crate) fn no_roots(path: &Path, error: impl Display) -> CliError {
+    CliError::state("malformed_ca_file", format!("{}: {error}", path.display()))
+}
+
+/// Bytes of a file of root certificates; all public ones together have about 200 KiB.
+const ROOTS_BYTES_MAX: usize = 1024 * 1024;
 
 /// Waits until `done` says so, at most `wait`. It is asked at once, and after each time that `step` returns.
 pub(crate) fn until<E>(

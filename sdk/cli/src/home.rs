@@ -22,7 +22,11 @@ use crate::edge::sender_parts;
 use crate::error::CliError;
 
 /// The folder.
-pub(crate) struct Home(PathBuf);
+pub(crate) struct Home {
+    folder: PathBuf,
+    /// Root certificates of the servers, if not the public ones.
+    ca_file: Option<PathBuf>,
+}
 
 /// The tenant root and where the tenant's servers are.
 pub(crate) struct Root {
@@ -42,16 +46,16 @@ struct RootFile {
 }
 
 impl Home {
-    pub(crate) const fn new(folder: PathBuf) -> Self {
-        Self(folder)
+    pub(crate) const fn new(folder: PathBuf, ca_file: Option<PathBuf>) -> Self {
+        Self { folder, ca_file }
     }
 
     pub(crate) fn folder(&self) -> &Path {
-        &self.0
+        &self.folder
     }
 
     fn root_path(&self) -> PathBuf {
-        self.0.join("root.json")
+        self.folder.join("root.json")
     }
 
     /// Whether there is a tenant here.
@@ -82,7 +86,7 @@ impl Home {
     }
 
     pub(crate) fn write_root(&self, root: &Root) -> Result<(), CliError> {
-        make_private_folder(&self.0)?;
+        make_private_folder(&self.folder)?;
         let file = RootFile {
             tenant: root.tenant.clone(),
             seed: Base64Url(root.key.seed().to_vec()),
@@ -95,7 +99,7 @@ impl Home {
 
     /// The names of all senders, or of all enrollers.
     pub(crate) fn names(&self, kind: Kind) -> Vec<String> {
-        let entries = std::fs::read_dir(self.0.join(kind.folder())).into_iter().flatten().flatten();
+        let entries = std::fs::read_dir(self.folder.join(kind.folder())).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?;
             name.strip_suffix(".json").map(str::to_owned)
@@ -123,7 +127,7 @@ impl Home {
 
     /// The key file of a sender or an enroller, whether it is there or not.
     pub(crate) fn key_file(&self, kind: Kind, name: &str) -> Result<PathBuf, CliError> {
-        let folder = self.0.join(kind.folder());
+        let folder = self.folder.join(kind.folder());
         make_private_folder(&folder)?;
         Ok(folder.join(format!("{name}.json")))
     }
@@ -131,17 +135,22 @@ impl Home {
     /// A sender: the one named, or the only one.
     pub(crate) fn sender(&self, name: Option<&str>) -> Result<Sender, CliError> {
         let name = self.only(Kind::Sender, name)?;
-        let folder = self.0.join(Kind::Sender.folder());
+        let folder = self.folder.join(Kind::Sender.folder());
         let identity = SenderIdentityFile::read(&folder.join(format!("{name}.json")))?;
-        Ok(Sender::open(identity, &folder.join(name), SenderOptions::default(), sender_parts())?)
+        Ok(Sender::open(
+            identity,
+            &folder.join(name),
+            SenderOptions::default(),
+            sender_parts(self.ca_file.as_deref())?,
+        )?)
     }
 
     /// The enroller: the one named, or the only one.
     pub(crate) fn enroller(&self, name: Option<&str>) -> Result<Enroller, CliError> {
         let name = self.only(Kind::Enroller, name)?;
-        let folder = self.0.join(Kind::Enroller.folder());
+        let folder = self.folder.join(Kind::Enroller.folder());
         let identity = EnrollerIdentityFile::read(&folder.join(format!("{name}.json")))?;
-        Ok(Enroller::open(identity, &folder.join(name), sender_parts())?)
+        Ok(Enroller::open(identity, &folder.join(name), sender_parts(self.ca_file.as_deref())?)?)
     }
 
     /// The name given, if there is one like it, or the only one.
@@ -154,7 +163,7 @@ impl Home {
                 "unknown_name",
                 format!(
                     "there is no {word} {name} in {} (there are: {})",
-                    self.0.display(),
+                    self.folder.display(),
                     names.join(", ")
                 ),
             )),
@@ -162,7 +171,7 @@ impl Home {
             (None, []) => {
                 let message = format!(
                     "there is no {word} in {}: see `sealpost {} --help`",
-                    self.0.display(),
+                    self.folder.display(),
                     kind.help()
                 );
                 Err(CliError::state("no_name", message))

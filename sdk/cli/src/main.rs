@@ -51,14 +51,15 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments, output: &Output) -> Result<(), CliError> {
-    let home = Home::new(arguments.home.clone());
+    let ca_file = arguments.ca_file.clone();
+    let home = Home::new(arguments.home.clone(), ca_file.clone());
     match &arguments.command {
         Command::Tenant(command) => tenant::run(command, &home, output),
         Command::Sender(command) => sender::run(command, &home, output),
         Command::Recipient(command) => recipient::run(command, &home, output),
         Command::Consent(command) => recipient::consent(command, &home, output),
         Command::Ticket(command) => ticket::run(command, &home, output),
-        Command::Device(command) => device::run(command, output),
+        Command::Device(command) => device::run(command, ca_file.as_deref(), output),
         Command::Send(command) => send::run(command, &home, output),
         Command::Outbox(command) => outbox::run(command, &home, output),
         Command::Quarantine(command) => quarantine::run(command, &home, output),

@@ -2,7 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sealpost_sender::Sender;
 use serde_json::json;
@@ -88,10 +88,12 @@ fn work_until_stopped(home: &Home, name: Option<&str>, output: &Output) -> Resul
 }
 
 fn work_on(sender: &mut Sender, output: &Output) -> Result<std::convert::Infallible, CliError> {
+    // A relay that says when to come again is not asked for events before; what is due is sent meanwhile.
+    let mut events_from = Instant::now();
     loop {
         work_off(sender, output)?;
         let due = sender.next_due_in_ms()?.map_or(WAIT_MAX, Duration::from_millis).min(WAIT_MAX);
-        if due < Duration::from_secs(1) {
+        if due < Duration::from_secs(1) || Instant::now() < events_from {
             std::thread::sleep(due);
             continue;
         }
@@ -103,7 +105,7 @@ fn work_on(sender: &mut Sender, output: &Output) -> Result<std::convert::Infalli
             Ok(_) => {}
             Err(error) if error.is_temporary() => {
                 tracing::warn!(code = error.code(), "no events from the relay");
-                std::thread::sleep(due.min(PAUSE));
+                events_from = Instant::now() + error.retry_after().unwrap_or(PAUSE);
             }
             Err(error) => return Err(error.into()),
         }

@@ -307,7 +307,7 @@ fn deliver(sender: &mut Sender, sources: &[String], wait: Option<Duration>) -> R
             Ok(_) => {}
             Err(error) if error.is_temporary() => {
                 tracing::warn!(code = error.code(), "no events from the relay");
-                std::thread::sleep(PAUSE.min(left));
+                std::thread::sleep(error.retry_after().unwrap_or(PAUSE).min(left));
             }
             Err(error) => return Err(error.into()),
         }

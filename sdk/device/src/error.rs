@@ -63,7 +63,16 @@ impl DeviceError {
         }
     }
 
-    /// Whether the same call later may work.
+    /// How long the server asks to wait before the same call.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Http(HttpError::Refused { retry_after, .. }) => *retry_after,
+            _ => None,
+        }
+    }
+
+    /// Whether the same call later may work; not before [`Self::retry_after`].
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         match self {

@@ -1,6 +1,5 @@
 //! Requests to both servers, signed by the device (RFC 9421).
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use rand_core::CryptoRng;
@@ -12,10 +11,10 @@ use sealpost_wire::problem::Problem;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::Agent;
-use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 use url::{Position, Url};
 
 use crate::error::HttpError;
+use crate::roots::ServerRoots;
 
 /// How long a request may take, besides what it asks the server to wait.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(20);
@@ -49,17 +48,12 @@ pub(crate) struct Http {
 }
 
 impl Http {
-    pub(crate) fn new(offset_seconds: i64) -> Self {
-        let tls = TlsConfig::builder()
-            .provider(TlsProvider::Rustls)
-            .root_certs(RootCerts::WebPki)
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .build();
+    pub(crate) fn new(offset_seconds: i64, roots: &ServerRoots) -> Self {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .timeout_connect(Some(CONNECT_DEADLINE))
-            .tls_config(tls)
+            .tls_config(roots.tls())
             .user_agent(concat!("sealpost-device/", env!("CARGO_PKG_VERSION")))
             .build();
         Self { agent: config.new_agent(), offset_seconds }

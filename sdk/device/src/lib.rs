@@ -17,6 +17,7 @@ mod http;
 mod inbox;
 mod platform;
 mod prekeys;
+mod roots;
 mod store;
 mod sync;
 mod vault;
@@ -34,6 +35,7 @@ pub use error::{DeviceError, HttpError};
 pub use inbox::{Answer, InboxMessage};
 pub use platform::{FilePlatform, Platform, PlatformError, WrappingKey};
 pub use prekeys::PrekeyReport;
+pub use roots::{RootsError, ServerRoots};
 pub use sync::{SyncReport, TakenBox};
 
 use clock::SteadyClock;
@@ -49,6 +51,8 @@ pub struct DeviceParts {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub rng: Box<dyn CryptoRng + Send>,
+    /// Who vouches for the servers' certificates.
+    pub roots: ServerRoots,
 }
 
 /// An enrolled device.
@@ -107,7 +111,7 @@ impl Device {
         parts: DeviceParts,
     ) -> Result<Self, DeviceError> {
         let clock = SteadyClock::new(parts.clock, store.latest_time()?);
-        let http = Http::new(store.clock_offset()?);
+        let http = Http::new(store.clock_offset()?, &parts.roots);
         let mut device =
             Self { enrolled, store, http, platform: parts.platform, clock, rng: parts.rng, lock };
         device.burn_after_rollback()?;

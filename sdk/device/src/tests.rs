@@ -88,6 +88,7 @@ impl World {
             platform: Arc::new(FilePlatform::new(&self.keys()).unwrap()),
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             rng: Box::new(UnwrapErr(SysRng)),
+            roots: ServerRoots::public(),
         }
     }
 

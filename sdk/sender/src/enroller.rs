@@ -107,8 +107,8 @@ impl Enroller {
         let client = identity.client();
         Ok(Self {
             vault: Vault::new(&identity.ticket_key),
-            keyserver: Server::new(&identity.keyserver, client.clone()),
-            relay: Server::new(&identity.relay, client),
+            keyserver: Server::new(&identity.keyserver, client.clone(), &parts.roots),
+            relay: Server::new(&identity.relay, client, &parts.roots),
             identity,
             tickets,
             parts,

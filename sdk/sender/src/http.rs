@@ -13,9 +13,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::Agent;
 use ureq::http::{Response, StatusCode};
-use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 
 use crate::error::HttpError;
+use crate::roots::ServerRoots;
 
 /// How long a request may take, besides what it asks the server to wait.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(20);
@@ -66,18 +66,13 @@ impl Call {
 }
 
 impl Server {
-    pub(crate) fn new(url: &str, client: Client) -> Self {
-        let tls = TlsConfig::builder()
-            .provider(TlsProvider::Rustls)
-            .root_certs(RootCerts::WebPki)
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .build();
+    pub(crate) fn new(url: &str, client: Client, roots: &ServerRoots) -> Self {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .timeout_connect(Some(CONNECT_DEADLINE))
             .max_idle_connections_per_host(64)
-            .tls_config(tls)
+            .tls_config(roots.tls())
             .user_agent(concat!("sealpost-sender/", env!("CARGO_PKG_VERSION")))
             .build();
         Self {

@@ -20,6 +20,7 @@ mod follow;
 mod http;
 mod outbox;
 mod private_file;
+mod roots;
 mod submit;
 mod vault;
 
@@ -34,6 +35,7 @@ pub use alert::{Alert, AlertStatus, BoxStatus, Enqueued, SourceEvent, Stage, Sub
 pub use error::{HttpError, SenderError};
 pub use follow::FollowReport;
 pub use private_file::{PrivateFileError, make_private_folder, read_private, write_private};
+pub use roots::{RootsError, ServerRoots};
 pub use submit::WorkReport;
 
 use directory::DirectoryPolicy;
@@ -51,6 +53,8 @@ pub struct SenderParts {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub rng: MakeRng,
+    /// Who vouches for the servers' certificates.
+    pub roots: ServerRoots,
 }
 
 /// How a sender works.
@@ -103,8 +107,8 @@ impl Sender {
             trust.accept_status(&status, parts.clock.now())?;
         }
         let client = identity.client();
-        let keyserver = Server::new(&identity.keyserver, client.clone());
-        let relay = Server::new(&identity.relay, client);
+        let keyserver = Server::new(&identity.keyserver, client.clone(), &parts.roots);
+        let relay = Server::new(&identity.relay, client, &parts.roots);
         Ok(Self { outbox, party: Party { identity, options, trust, keyserver, relay, parts } })
     }
 

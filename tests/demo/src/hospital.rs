@@ -117,7 +117,11 @@ impl Tenant {
         sender.write(&senders.join(format!("{SENDER}.json")))?;
         enroller.write(&enrollers.join(format!("{ENROLLER}.json")))?;
         let make_rng: MakeRng = Arc::new(system_rng);
-        let parts = SenderParts { clock: system_clock(), rng: make_rng };
+        let parts = SenderParts {
+            clock: system_clock(),
+            rng: make_rng,
+            roots: sealpost_sender::ServerRoots::public(),
+        };
         let options = SenderOptions::default();
         Ok(Hospital {
             enroller: Enroller::open(enroller, &enrollers.join(ENROLLER), parts.clone())?,

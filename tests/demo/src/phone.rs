@@ -134,7 +134,12 @@ fn live(arguments: &PhoneArguments) -> Result<Infallible, Box<dyn std::error::Er
 
 fn enrol(arguments: &PhoneArguments, link: &EnrolmentLink) -> Result<Device, DeviceError> {
     let platform = FilePlatform::new(&arguments.folder.join("keystore"))?;
-    let parts = DeviceParts { platform: Arc::new(platform), clock: system_clock(), rng: system_rng() };
+    let parts = DeviceParts {
+        platform: Arc::new(platform),
+        clock: system_clock(),
+        rng: system_rng(),
+        roots: sealpost_device::ServerRoots::public(),
+    };
     let request_key = if arguments.p256 { RequestKeyKind::P256 } else { RequestKeyKind::Ed25519 };
     let options = EnrolOptions { request_key, ..EnrolOptions::default() };
     let mut device = Device::enrol(&arguments.folder.join("state"), link, &options, parts)?;

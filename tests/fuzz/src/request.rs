@@ -1,10 +1,11 @@
 //! Signed requests of devices (RFC 9421), at the door of either server.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use sealpost_service::config::PublicUrl;
 use sealpost_service::device_request::DeviceDoor;
+use sealpost_service::rates::{RateOptions, Rates};
 use sealpost_service::telemetry::Metrics;
 use sealpost_wire::clock::UnixTime;
 use sealpost_wire::http_signature::{NONCE_CHARS_MAX, RequestParts, SignatureHeaders, SignedRequest};
@@ -58,7 +59,9 @@ fn check(method: &Method, uri: &Uri, signed: &SignedRequest) {
 fn door() -> &'static DeviceDoor {
     static DOOR: LazyLock<DeviceDoor> = LazyLock::new(|| {
         let url = PublicUrl::parse("https://relay.example").expect("an address");
-        DeviceDoor::new(&url, UnixTime(0), &Metrics::new()).expect("metrics of its own")
+        let metrics = Metrics::new();
+        let rates = Rates::new(&RateOptions::default(), [], &metrics).expect("metrics of its own");
+        DeviceDoor::new(&url, UnixTime(0), Arc::new(rates), &metrics).expect("metrics of its own")
     });
     &DOOR
 }

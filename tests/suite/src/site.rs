@@ -190,6 +190,7 @@ pub fn device_parts(folder: &Path) -> Outcome<DeviceParts> {
         platform: Arc::new(FilePlatform::new(&folder.join("platform"))?),
         clock: Arc::new(SystemClock),
         rng: Box::new(UnwrapErr(SysRng)),
+        roots: sealpost_device::ServerRoots::public(),
     })
 }
 

@@ -34,7 +34,7 @@ pub struct Tenant {
 #[must_use]
 pub fn parts() -> SenderParts {
     let rng: MakeRng = Arc::new(|| Box::new(UnwrapErr(SysRng)));
-    SenderParts { clock: Arc::new(SystemClock), rng }
+    SenderParts { clock: Arc::new(SystemClock), rng, roots: sealpost_sender::ServerRoots::public() }
 }
 
 /// The time now.

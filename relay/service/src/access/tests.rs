@@ -8,6 +8,7 @@ use sealpost_wire::key::{RequestSigningKey, SignRequest as _, SigningKey};
 
 use super::*;
 use crate::clock::ManualClock;
+use crate::rates::RateOptions;
 
 const START: UnixTime = UnixTime(1_800_000_000);
 
@@ -27,7 +28,9 @@ impl World {
         let url = PublicUrl::parse(url).unwrap();
         let key = SecretKey::from_bytes(key);
         let metrics = Metrics::new();
-        let authority = Authority::new(tenants, Arc::new(clock.clone()), &url, &key, &metrics).unwrap();
+        let rates = Arc::new(Rates::new(&RateOptions::default(), [&tenant], &metrics).unwrap());
+        let shown: Arc<dyn Clock> = Arc::new(clock.clone());
+        let authority = Authority::new(tenants, shown, &url, &key, rates, &metrics).unwrap();
         Self { clock, authority, tenant, root }
     }
 

@@ -5,6 +5,7 @@ use sealpost_wire::id::{DeviceId, TenantId};
 use sealpost_wire::key::{RequestSigningKey, SignRequest as _, SigningKey};
 
 use super::*;
+use crate::rates::RateOptions;
 use crate::tenants::Tenants;
 
 const START: UnixTime = UnixTime(1_800_000_000);
@@ -21,8 +22,10 @@ impl World {
         let tenant: TenantId = "st-mary".parse().unwrap();
         let root = SigningKey::from_seed(&[1; 32]).verifying_key();
         let url = PublicUrl::parse("https://relay.example").unwrap();
+        let metrics = Metrics::new();
+        let rates = Rates::new(&RateOptions::default(), [&tenant], &metrics).unwrap();
         Self {
-            door: DeviceDoor::new(&url, START, &Metrics::new()).unwrap(),
+            door: DeviceDoor::new(&url, START, Arc::new(rates), &metrics).unwrap(),
             tenants: Tenants::new([(tenant.clone(), vec![root])]),
             tenant,
             key: RequestSigningKey::Ed25519(SigningKey::from_seed(&[2; 32])),
