@@ -9,6 +9,7 @@ mod device_sets;
 mod enrolment;
 mod operations;
 mod prekeys;
+mod rates;
 mod requests;
 mod status;
 mod world;

@@ -13,4 +13,5 @@ mod push_failures;
 mod pushes;
 mod rates;
 mod submissions;
+mod tls;
 mod world;

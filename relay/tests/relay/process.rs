@@ -14,13 +14,13 @@ use crate::world::World;
 const PROGRAM: &str = env!("CARGO_BIN_EXE_sealpost-relay");
 
 /// A relay in a process of its own; it is killed when this is dropped.
-struct Process {
+pub(crate) struct Process {
     child: Child,
-    url: String,
+    pub(crate) url: String,
 }
 
 impl Process {
-    fn start(world: &World) -> Self {
+    pub(crate) fn start(world: &World) -> Self {
         let mut child = Command::new(PROGRAM)
             .arg("--config")
             .arg(world.config())
@@ -40,12 +40,12 @@ impl Process {
         Self { child, url }
     }
 
-    fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let status = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
         assert!(status.unwrap().success());
     }
 
-    fn ended(mut self) -> ExitStatus {
+    pub(crate) fn ended(mut self) -> ExitStatus {
         self.child.wait().unwrap()
     }
 }

@@ -468,3 +468,29 @@ fn prekeys_are_durable_before_they_are_uploaded() {
         assert_eq!((stored.kind, stored.key.public_key()), (leaf.kind, leaf.key));
     }
 }
+
+#[test]
+fn a_server_that_is_too_busy_says_when_to_come_again() {
+    use std::io::{BufRead as _, Write as _};
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let keyserver = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let mut stream = listener.accept().unwrap().0;
+        let mut read = std::io::BufReader::new(stream.try_clone().unwrap());
+        let (mut line, mut length) = (String::new(), 0);
+        while read.read_line(&mut line).unwrap() > 2 {
+            let field = line.to_ascii_lowercase();
+            length =
+                field.strip_prefix("content-length: ").map_or(length, |text| text.trim().parse().unwrap());
+            line.clear();
+        }
+        std::io::Read::read_exact(&mut read, &mut vec![0; length]).unwrap();
+        let answer = "HTTP/1.1 429 Too Many Requests\r\nretry-after: 7\r\ncontent-length: 0\r\n\r\n";
+        stream.write_all(answer.as_bytes()).unwrap();
+    });
+    let world = World::new();
+    let refused = world.enrol(&EnrolmentLink { keyserver, ..world.link() });
+    assert!(refused.is_temporary(), "{refused}");
+    assert_eq!(refused.retry_after(), Some(Duration::from_secs(7)));
+}

@@ -55,8 +55,9 @@ async fn what_is_not_described_is_found() {
     assert!(catch_unwind(AssertUnwindSafe(|| cases(&stage, &extra))).is_err());
 }
 
-/// Codes that the state of a server brings about, at any operation.
-const OF_THE_SERVER: [&str; 4] = ["internal", "unavailable", "out_of_space", "rate_limited"];
+/// Codes that the state of a server, or a slow connection, brings about at any operation.
+const OF_THE_SERVER: [&str; 5] =
+    ["internal", "unavailable", "out_of_space", "rate_limited", "request_timeout"];
 
 /// Codes that take a state which the stage does not have; each has its test with its server.
 const OF_A_STATE: [(&str, &str); 11] = [

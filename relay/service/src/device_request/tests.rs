@@ -23,7 +23,10 @@ impl World {
         let root = SigningKey::from_seed(&[1; 32]).verifying_key();
         let url = PublicUrl::parse("https://relay.example").unwrap();
         let metrics = Metrics::new();
-        let rates = Rates::new(&RateOptions::default(), [&tenant], &metrics).unwrap();
+        // No bound but the door's own.
+        let device = RateOptions::default().client;
+        let options = RateOptions { device, ..RateOptions::default() };
+        let rates = Rates::new(&options, [&tenant], &metrics).unwrap();
         Self {
             door: DeviceDoor::new(&url, START, Arc::new(rates), &metrics).unwrap(),
             tenants: Tenants::new([(tenant.clone(), vec![root])]),
