@@ -216,7 +216,7 @@ impl OpenStock {
         let audit = entry(now, Act::Pushed, &Actor::Server, "devices", &devices.join(" "));
         let settlings: Arc<[Settling]> =
             leases.into_iter().map(|lease| Settling { lease, result: PushResult::Pushed }).collect();
-        let settled = self.store.settle(&self.lane(), settlings, in_millis(now), Some(audit)).await;
+        let settled = self.store.settle(&self.lane(), settlings, in_millis(now), vec![audit]).await;
         settled.map_err(BenchError::cast("a push"))
     }
 
