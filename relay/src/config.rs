@@ -198,14 +198,20 @@ pub struct PushConfig {
     pub normal_again_seconds: Vec<u64>,
     /// For bulk ones.
     pub bulk_again_seconds: Vec<u64>,
-    /// The longest wait between two attempts that failed (seconds), unless the provider asks for more.
-    pub retry_seconds_max: u64,
+    /// The longest wait between two attempts for critical messages that failed (seconds), unless the provider
+    /// asks for more.
+    pub critical_retry_seconds_max: u64,
+    /// For normal ones.
+    pub normal_retry_seconds_max: u64,
+    /// For bulk ones.
+    pub bulk_retry_seconds_max: u64,
 }
 
 impl Default for PushConfig {
     fn default() -> Self {
         let options = PushOptions::default();
         let [critical_in_flight_max, normal_in_flight_max, bulk_in_flight_max] = options.in_flight_max;
+        let [critical_retry, normal_retry, bulk_retry] = options.retry_max;
         Self {
             critical_in_flight_max,
             normal_in_flight_max,
@@ -213,8 +219,16 @@ impl Default for PushConfig {
             critical_again_seconds: vec![30, 120, 600, 3600],
             normal_again_seconds: vec![900, 21_600, 86_400],
             bulk_again_seconds: vec![86_400],
-            retry_seconds_max: options.retry_max.as_secs(),
+            critical_retry_seconds_max: critical_retry.as_secs(),
+            normal_retry_seconds_max: normal_retry.as_secs(),
+            bulk_retry_seconds_max: bulk_retry.as_secs(),
         }
+    }
+}
+
+impl PushConfig {
+    const fn retries(&self) -> [u64; 3] {
+        [self.critical_retry_seconds_max, self.normal_retry_seconds_max, self.bulk_retry_seconds_max]
     }
 }
 
@@ -286,7 +300,7 @@ impl Config {
         }
         let push = &self.push;
         let in_flight = [push.critical_in_flight_max, push.normal_in_flight_max, push.bulk_in_flight_max];
-        if in_flight.contains(&0) || push.retry_seconds_max == 0 {
+        if in_flight.contains(&0) || push.retries().contains(&0) {
             return refuse("push: a limit of 0 would push nothing");
         }
         if self.schedules().is_none() {
@@ -346,9 +360,14 @@ impl Config {
     #[must_use]
     pub const fn push_options(&self) -> PushOptions {
         let push = &self.push;
+        let [critical_retry, normal_retry, bulk_retry] = push.retries();
         PushOptions {
             in_flight_max: [push.critical_in_flight_max, push.normal_in_flight_max, push.bulk_in_flight_max],
-            retry_max: Duration::from_secs(push.retry_seconds_max),
+            retry_max: [
+                Duration::from_secs(critical_retry),
+                Duration::from_secs(normal_retry),
+                Duration::from_secs(bulk_retry),
+            ],
         }
     }
 }

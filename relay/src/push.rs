@@ -31,7 +31,7 @@ use tokio::time::Instant;
 
 use self::breaker::{Breaker, BreakerState};
 use self::metrics::{LaneMetrics, PushMetrics};
-use self::verdict::{Health, Verdict, health, verdict};
+use self::verdict::{Earlier, Health, Verdict, health, verdict};
 use crate::SystemRng;
 use crate::id_list::Devices;
 use crate::provider::{FollowedClient, Outcome, Push, PushPriority};
@@ -44,13 +44,15 @@ pub struct PushOptions {
     /// Stubs of one app in flight at a time: critical, normal, bulk. Together below what its provider takes,
     /// so that no critical one waits for a stream.
     pub in_flight_max: [usize; 3],
-    /// The longest wait between two attempts, unless the provider asks for more.
-    pub retry_max: Duration,
+    /// The longest waits between two attempts, unless the provider asks for more: critical, normal, bulk.
+    pub retry_max: [Duration; 3],
 }
 
 impl Default for PushOptions {
     fn default() -> Self {
-        Self { in_flight_max: [400, 300, 80], retry_max: Duration::from_secs(3600) }
+        // A critical message must not wait for long once a provider is back.
+        let retry_max = [60, 600, 3600].map(Duration::from_secs);
+        Self { in_flight_max: [400, 300, 80], retry_max }
     }
 }
 
@@ -104,7 +106,8 @@ impl Pusher {
     /// finish.
     pub fn start(&self, shutdown: &Shutdown) {
         for app in &self.apps {
-            for (priority, in_flight_max) in Priority::ALL.into_iter().zip(self.options.in_flight_max) {
+            let bounds = self.options.in_flight_max.into_iter().zip(self.options.retry_max);
+            for (priority, (in_flight_max, retry_max)) in Priority::ALL.into_iter().zip(bounds) {
                 let worker = Worker {
                     lane: LaneId { tenant: app.tenant.clone(), app: app.id, priority },
                     app: app.clone(),
@@ -113,7 +116,7 @@ impl Pusher {
                     clock: self.clock.clone(),
                     rng: self.rng,
                     in_flight_max,
-                    retry_max: self.options.retry_max,
+                    retry_max,
                     provider: Breaker::of_provider(),
                     metrics: Arc::new(self.metrics.lane(&app.name, priority)),
                 };
@@ -277,7 +280,8 @@ impl Worker {
         let now_ms = self.clock.now_millis();
         let mut rng = self.rng;
         self.judge_provider(&outcome, began, rng.next_u32());
-        let result = match verdict(&outcome, lease.failures, self.retry_max, rng.next_u32()) {
+        let earlier = Earlier { failures: lease.failures, pause_left: self.provider.pause_left() };
+        let result = match verdict(&outcome, earlier, self.retry_max, rng.next_u32()) {
             Verdict::Settle(result) => result,
             Verdict::Retry { after, why } => {
                 let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);

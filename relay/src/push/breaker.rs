@@ -88,6 +88,15 @@ impl Breaker {
         }
     }
 
+    /// How long nothing may begin; nothing while it is closed.
+    pub(super) fn pause_left(&self) -> Option<Duration> {
+        match &*self.lock() {
+            State::Closed { .. } => None,
+            State::Open { until, .. } => Some(until.saturating_duration_since(Instant::now())),
+        }
+    }
+
+    /// Whether it lets pushes begin.
     pub(super) fn state(&self) -> BreakerState {
         match &*self.lock() {
             State::Closed { .. } => BreakerState::Closed,
@@ -200,10 +209,12 @@ mod tests {
     async fn one_refusal_of_the_credential_opens_it_and_after_the_pause_one_push_tries() {
         let breaker = Breaker::of_credential();
         assert_eq!((breaker.limit(9), breaker.state()), (9, Closed));
+        assert_eq!(breaker.pause_left(), None);
         assert_eq!(fail(&breaker, SECOND * 5), Some(SECOND * 5));
-        assert_eq!((breaker.limit(9), breaker.state()), (0, Open));
+        assert_eq!((breaker.limit(9), breaker.state(), breaker.pause_left()), (0, Open, Some(SECOND * 5)));
         breaker.changed().await;
         assert_eq!((breaker.limit(9), breaker.state()), (1, HalfOpen));
+        assert_eq!(breaker.pause_left(), Some(Duration::ZERO));
         assert!(breaker.succeeded());
         assert_eq!((breaker.limit(9), breaker.state()), (9, Closed));
         breaker.changed().await;

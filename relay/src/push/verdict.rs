@@ -29,17 +29,28 @@ pub(super) enum Health {
     Unknown,
 }
 
-/// The verdict on an outcome, after `failures` earlier ones in a row. `jitter` is uniformly random.
-pub(super) fn verdict(outcome: &Outcome, failures: u8, retry_max: Duration, jitter: u32) -> Verdict {
-    let attempts = u32::from(failures).saturating_add(1);
+/// What came before an outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Earlier {
+    /// How often the push has failed in a row.
+    pub(super) failures: u8,
+    /// How long the lane pauses from now on because its provider fails; nothing while it does not.
+    pub(super) pause_left: Option<Duration>,
+}
+
+/// The verdict on an outcome. `jitter` is uniformly random.
+pub(super) fn verdict(outcome: &Outcome, earlier: Earlier, retry_max: Duration, jitter: u32) -> Verdict {
+    let attempts = u32::from(earlier.failures).saturating_add(1);
     let Some(why) = outcome.failure() else { return Verdict::Settle(PushResult::Pushed) };
     match outcome {
         Outcome::Accepted { .. } => Verdict::Settle(PushResult::Pushed),
         Outcome::DeadToken { since_ms, .. } => Verdict::Settle(PushResult::Dead { since_ms: *since_ms }),
         Outcome::BadToken { .. } => Verdict::Settle(PushResult::Refused),
         Outcome::Retry { after, .. } => {
-            let first = (*after).max(RETRY_MIN);
-            Verdict::Retry { after: backoff::delay(first, retry_max, attempts, jitter), why }
+            let wait = backoff::delay((*after).max(RETRY_MIN), retry_max, attempts, jitter);
+            // What failed with its provider is due when the lane goes on: the lane has backed off for all of it.
+            let pause = earlier.pause_left.filter(|_| matches!(health(outcome), Health::Fails(_)));
+            Verdict::Retry { after: pause.map_or(wait, |pause| pause.min(wait)), why }
         }
         Outcome::Credential { after, .. } => Verdict::Stop { after: *after, why },
         // Ours to mend, in the configuration: the messages stay queued meanwhile.
@@ -81,7 +92,7 @@ mod tests {
     #[test]
     fn each_outcome_has_its_own_end() {
         let detail = Detail::new("said");
-        let verdict = |outcome, failures| verdict(&outcome, failures, HOUR, 0);
+        let verdict = |outcome, failures| verdict(&outcome, Earlier { failures, pause_left: None }, HOUR, 0);
         let accepted = Outcome::Accepted { provider_id: detail.clone() };
         assert_eq!(verdict(accepted, 0), Verdict::Settle(PushResult::Pushed));
         let dead = Outcome::DeadToken { since_ms: Some(5), detail: detail.clone() };
@@ -101,6 +112,22 @@ mod tests {
         assert_eq!(verdict(credential, 3), Verdict::Stop { after, why: PushFailure::Credential });
         let rejected = Outcome::Rejected { fault: RejectedFault::Topic, detail };
         assert_eq!(verdict(rejected, 0), Verdict::Retry { after: HOUR, why: PushFailure::Rejected });
+    }
+
+    #[test]
+    fn what_failed_with_its_provider_does_not_wait_longer_than_the_lane() {
+        let after = Duration::from_secs(10);
+        let wait = |class, pause_left| {
+            let outcome = Outcome::Retry { after, class, detail: Detail::new("said") };
+            match verdict(&outcome, Earlier { failures: 20, pause_left }, HOUR, 0) {
+                Verdict::Retry { after, .. } => after,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(wait(RetryClass::NoAnswer, None), HOUR);
+        assert_eq!(wait(RetryClass::NoAnswer, Some(after)), after);
+        assert_eq!(wait(RetryClass::NoAnswer, Some(HOUR * 2)), HOUR, "no longer than by itself either");
+        assert_eq!(wait(RetryClass::Throttled, Some(after)), HOUR, "the device's own matter");
     }
 
     #[test]

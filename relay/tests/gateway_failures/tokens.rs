@@ -12,7 +12,7 @@ use crate::{android, pushed};
 // notifiers src/server.rs; hapi 803; capgo 2209: any 4xx of FCM deleted the token of a live device.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_refusal_of_fcm_but_unregistered_deletes_a_token() {
-    let world = World::start_with("[push]\nretry_seconds_max = 1").await;
+    let world = World::start_with("[push]\nnormal_retry_seconds_max = 1").await;
     let refusals = [
         (400, "INVALID_ARGUMENT"),
         (403, "SENDER_ID_MISMATCH"),

@@ -206,10 +206,11 @@ pub struct EventPage {
 
 /// One change of one delivery; or, with `from` and `to` alike, a note that an attempt to push failed.
 ///
-/// A message that waits is noted at each attempt that stood for it, while it is among the newest 8 of its device. Attempts
-/// back off from half a second to the relay's `retry_seconds_max`: with its default of an hour at most 13 in the first
-/// hours and one an hour from then on. While a provider fails push after push, or refuses an app's credential, lanes pause
-/// and try one push at a time; what waits behind it is not attempted, and not noted.
+/// A message that waits is noted at each attempt that stood for it, while it is among the newest 8 of its device.
+/// Attempts back off from half a second to the relay's bound for the priority: by default a minute for critical
+/// messages, ten minutes for normal and an hour for bulk ones. While a provider fails push after push, or
+/// refuses an app's credential, lanes pause and try one push at a time; what waits behind it is not attempted,
+/// and not noted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     /// 1, 2, 3 … in each tenant, without gaps.
