@@ -71,14 +71,8 @@ pub(crate) fn is_wanted(headers: &HeaderMap) -> bool {
     known.next().is_some_and(|first| first.eq_ignore_ascii_case(MEDIA_TYPE))
 }
 
-/// Answers with the events behind `after`, or behind `Last-Event-ID`, for as long as the caller may read them.
-pub(crate) fn open(
-    relay: Arc<Relay>,
-    caller: Arc<Access>,
-    after: u64,
-    headers: &HeaderMap,
-) -> Result<Response, Refusal> {
-    let after = last_event_id(headers)?.unwrap_or(after);
+/// Answers with the events behind `after`, for as long as the caller may read them.
+pub(crate) fn open(relay: Arc<Relay>, caller: Arc<Access>, after: u64) -> Result<Response, Refusal> {
     // Told by a status: a reader that is told so does not come back with the same cursor.
     if let EventsAnswer::Gone { oldest } = relay.store.events(caller.tenant().id(), after, 1)? {
         return Err(gone(oldest));
@@ -104,7 +98,8 @@ pub(crate) fn open(
     Ok(response)
 }
 
-fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
+/// What a reader that comes back has read last.
+pub(crate) fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
     let Some(value) = headers.get(LAST_EVENT_ID) else { return Ok(None) };
     let id = value.to_str().ok().and_then(|text| text.parse().ok());
     id.map(Some).ok_or_else(|| Refusal::new(ProblemCode::MalformedParameter).detail("Last-Event-ID"))

@@ -23,7 +23,7 @@ use crate::store::EventsAnswer;
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct EventQuery {
-    /// Only events behind this id. A stream goes by this and `Last-Event-ID` alone.
+    /// Only events behind this id; behind `Last-Event-ID`, if a request has it. A stream goes by these alone.
     after: u64,
     /// Stay connected this long (seconds) for an event to come when there is none.
     wait: u16,
@@ -35,12 +35,13 @@ pub(crate) struct EventQuery {
 pub(crate) async fn get(
     State(relay): State<Arc<Relay>>,
     Caller(caller): Caller,
-    InQuery(query): InQuery<EventQuery>,
+    InQuery(mut query): InQuery<EventQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     caller.require(&[Role::Sender])?;
+    query.after = event_stream::last_event_id(&headers)?.unwrap_or(query.after);
     if event_stream::is_wanted(&headers) {
-        return event_stream::open(relay, caller, query.after, &headers);
+        return event_stream::open(relay, caller, query.after);
     }
     page(&relay, &caller, query).await.map(IntoResponse::into_response)
 }

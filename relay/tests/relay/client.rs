@@ -141,6 +141,13 @@ impl ApiClient {
         self.http.client.request(self.stream_request(path, last)).await.unwrap()
     }
 
+    /// The page of events behind the one that `Last-Event-ID` names.
+    pub(crate) async fn events_behind(&self, last: &str) -> Answer {
+        let mut request = self.stream_request("/v1/events", Some(last));
+        request.headers_mut().remove("accept");
+        self.http.send(request).await
+    }
+
     /// Sends the head of a request alone, which announces a body of `length` bytes.
     pub(crate) async fn announce(&self, path: &str, length: usize) -> TcpStream {
         let mut stream = TcpStream::connect(self.http.url.trim_start_matches("http://")).await.unwrap();

@@ -6,7 +6,7 @@ use http::{Method, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use sealpost_wire::api::relay::Event;
+use sealpost_wire::api::relay::{Event, EventPage};
 use sealpost_wire::certificate::Role;
 use sealpost_wire::payload::Priority;
 use tokio::net::TcpStream;
@@ -113,6 +113,11 @@ async fn events_come_as_they_happen_and_go_on_behind_the_last_one_that_was_read(
     assert_eq!(again.event().await.1, streamed[1], "the header counts, not the query");
     let mut behind = Reader::open(&sender, "/v1/events?after=1", None).await;
     assert_eq!(behind.event().await.1, streamed[1]);
+
+    // And a page alike.
+    let page: EventPage = sender.events_behind("1").await.expect(StatusCode::OK).json();
+    assert_eq!(page.events[0], streamed[1]);
+    assert_eq!(sender.events_behind("-1").await.problem(), "malformed_parameter");
 }
 
 #[tokio::test(flavor = "multi_thread")]
