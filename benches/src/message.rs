@@ -63,6 +63,7 @@ pub fn seal_all<D: AsRef<Device> + Sync>(
             expires_at: hospital.now().plus(LIFETIME_SECONDS),
             priority: PRIORITY,
             boxes: vec![SubmittedBox { device: device.id(), sealed: Base64Url(sealed.bytes) }],
+            slot: None,
         };
         Ok(Message {
             id,

@@ -90,6 +90,9 @@ fn check(relay: &Relay, caller: &Access, submission: &Submission, now: UnixTime)
     if devices.len() < submission.boxes.len() {
         return invalid("a device is there twice");
     }
+    if submission.slot.is_some() {
+        return invalid("this relay keeps no slots");
+    }
     for one in &submission.boxes {
         SealedMessage::read(one.sealed.as_ref())?;
     }

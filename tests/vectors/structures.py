@@ -437,9 +437,15 @@ def assertion(given: dict, trust: Trust) -> dict:
     return {"client": claims["iss"], "roles": read.roles, "exp": claims["exp"]}
 
 
+def slot_claim(claim: dict) -> list:
+    shown = sha256(unbase64url(claim["capability"])) if "capability" in claim else b""
+    return [bytes.fromhex(claim["slot"]), claim["sequence"], shown, bytes.fromhex(claim["next"])]
+
+
 def submission(given: dict, _trust) -> dict:
     body = given["submission"]
     priority = {"critical": 1, "normal": 2, "bulk": 3}[body["priority"]]
     boxes = sorted([bytes.fromhex(box["device"]), sha256(unbase64url(box["sealed"]))] for box in body["boxes"])
-    encoded = cbor2.dumps(["sealpost-submission/1", body["expires_at"], priority, boxes], canonical=True)
+    claims = [slot_claim(body["slot"])] if "slot" in body else []
+    encoded = cbor2.dumps(["sealpost-submission/1", body["expires_at"], priority, boxes, *claims], canonical=True)
     return {"digest": hashlib.sha256(encoded).hexdigest()}

@@ -353,7 +353,7 @@ pub(crate) fn submission(
         device: *device,
         sealed: Base64Url(sealed(format!("{content} for {device}").as_bytes())),
     };
-    Submission { expires_at, priority, boxes: devices.iter().map(boxed).collect() }
+    Submission { expires_at, priority, boxes: devices.iter().map(boxed).collect(), slot: None }
 }
 
 pub(crate) fn new_id() -> TransportId {

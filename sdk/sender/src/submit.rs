@@ -195,8 +195,8 @@ impl Party {
         let boxes = one.boxes.iter();
         let boxes =
             boxes.map(|(device, sealed)| SubmittedBox { device: *device, sealed: Base64Url(sealed.clone()) });
-        let submission =
-            Submission { expires_at: one.expires_at, priority: one.priority, boxes: boxes.collect() };
+        let (expires_at, priority) = (one.expires_at, one.priority);
+        let submission = Submission { expires_at, priority, boxes: boxes.collect(), slot: None };
         let call = Call::put(format!("/v1/messages/{}", one.transport_id), &submission)?;
         Ok(self.relay.call(&call, self.parts.clock.now(), rng)?)
     }

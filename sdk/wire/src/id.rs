@@ -117,6 +117,10 @@ random_id!(
     /// An order (wipe) of a tenant.
     OrderId
 );
+random_id!(
+    /// A slot at a relay, in which submissions are put in an order.
+    SlotId
+);
 bytes_id!(
     /// An enrolment ticket: derived from its secret, so that holder and keyserver name it alike.
     TicketId, 16

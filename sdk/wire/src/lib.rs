@@ -37,6 +37,7 @@ pub mod prekey;
 pub mod problem;
 pub mod receipt;
 pub mod record;
+pub mod slot;
 pub mod status;
 pub mod ticket;
 pub mod trust;

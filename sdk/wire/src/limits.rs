@@ -57,6 +57,9 @@ pub const SIGNED_PREKEY_ROTATION_SECONDS: u64 = 7 * 86_400;
 /// A signed prekey may be sealed to for this long (seconds): 30 days.
 pub const SIGNED_PREKEY_SEAL_SECONDS: u64 = 30 * 86_400;
 
+/// The highest sequence number that a claim on a slot may name: the one behind it is still a number that every
+/// reader of JSON keeps exactly.
+pub const SLOT_SEQUENCE_MAX: u64 = (1 << 53) - 2;
 /// Devices that one submission may name.
 pub const BOXES_PER_MESSAGE_MAX: usize = 16;
 /// Waiting boxes that one sync returns.

@@ -95,6 +95,12 @@ codes! {
     Conflict = "conflict", 409, "The id was used with another content";
     /// The version moved on; fetch it and try again.
     VersionConflict = "version_conflict", 409, "The version has moved on";
+    /// Another claim has the slot's place; process it and claim the next one.
+    SlotConflict = "slot_conflict", 409, "Another claim has this place in the slot";
+    /// The claim shows a capability for a slot that there is not.
+    SlotUnknown = "slot_unknown", 409, "There is no such slot";
+    /// The capability is not the one that the claim before asked for.
+    SlotForbidden = "slot_forbidden", 403, "The capability is not the one that the slot asks for";
     /// The ticket was used, or its time is over.
     TicketUnavailable = "ticket_unavailable", 410, "The ticket was used or has expired";
     /// Older than what is kept.

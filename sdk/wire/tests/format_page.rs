@@ -116,6 +116,7 @@ fn the_limits_are_those_of_the_code() {
         ("5 => [0*{} bstr .cbor record]", limits::DEVICES_PER_SET_MAX),
         ("6 => [0*{} id]", limits::REVOKED_PER_SET_MAX),
         ("4 => 1..{},                ; how many leaves", limits::PREKEYS_PER_BATCH_MAX),
+        ("sequence: 0..{},", usize::try_from(limits::SLOT_SEQUENCE_MAX).unwrap()),
         ("name = tstr .regexp \"[a-z0-9][a-z0-9.-]{0,{}}\"", limits::NAME_BYTES_MAX - 1),
     ] {
         let drawn = drawn.replacen("{}", &limit.to_string(), 1);

@@ -105,6 +105,7 @@ impl Stage {
             expires_at: stage.now().plus(86_400),
             priority: Priority::Normal,
             boxes: vec![SubmittedBox { device: stage.phone.id, sealed: Base64Url(sealed()) }],
+            slot: None,
         };
         let id = TransportId::random(&mut rng()).to_string();
         stage.keep("Submission", &submission);

@@ -8,6 +8,7 @@ use sealpost_service::server::Operation;
 use sealpost_wire::api::{StatusBody, TokenRequest, TokenResponse, keyserver, relay};
 use sealpost_wire::prekey::ProvenPrekey;
 use sealpost_wire::problem::{Problem, ProblemCode};
+use sealpost_wire::slot::SlotClaim;
 use serde_json::Value;
 
 /// Bodies that no type of the contract stands for.
@@ -25,6 +26,7 @@ fn relay_shapes() -> Vec<Shape> {
     let own = vec![
         shape::<relay::SubmittedBox>("SubmittedBox"),
         shape::<relay::Submission>("Submission"),
+        shape::<SlotClaim>("SlotClaim"),
         shape::<relay::DeliveryStatus>("DeliveryStatus"),
         shape::<relay::MessageStatus>("MessageStatus"),
         shape::<relay::Event>("Event"),

@@ -185,7 +185,7 @@ fn submissions() -> Vec<Value> {
         sealed: format!("a box for the {name}").into_bytes().into(),
     };
     let digest = |name, what, priority: Priority, boxes: Vec<SubmittedBox>| {
-        let submission = Submission { expires_at: NOW, priority, boxes };
+        let submission = Submission { expires_at: NOW, priority, boxes, slot: None };
         Structure::new("submission", name, what, json!({ "submission": submission }))
             .gives(json!({ "digest": submission.digest().to_string() }))
     };

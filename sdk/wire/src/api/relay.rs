@@ -8,6 +8,7 @@ use crate::clock::UnixTime;
 use crate::delivery::DeliveryState;
 use crate::id::{DeviceId, Digest, SubjectId, TransportId};
 use crate::payload::Priority;
+use crate::slot::SlotClaim;
 
 /// `PUT /v1/messages/{transport id}`, by a sender.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +20,9 @@ pub struct Submission {
     pub priority: Priority,
     /// One box for each device; each device once.
     pub boxes: Vec<SubmittedBox>,
+    /// Accept it only if this claim wins: submissions under one slot come one after the other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<SlotClaim>,
 }
 
 /// One device's box.
@@ -33,18 +37,22 @@ pub struct SubmittedBox {
 
 impl Submission {
     /// What makes a repeated `PUT` the same: SHA-256 over
-    /// `["sealpost-submission/1", expires_at, priority, [* [device, SHA-256(sealed)]]]`, boxes sorted by
-    /// device.
+    /// `["sealpost-submission/1", expires_at, priority, [* [device, SHA-256(sealed)]], ? claim]`, boxes sorted by
+    /// device, `claim` = `[slot, sequence, SHA-256(capability) or h'', next]` if there is one.
     #[must_use]
     pub fn digest(&self) -> Digest {
         let mut boxes: Vec<_> =
             self.boxes.iter().map(|one| (one.device, Digest::of(one.sealed.as_ref()))).collect();
         boxes.sort_unstable();
         let mut writer = Writer::new();
-        writer.array(4).text("sealpost-submission/1").uint(self.expires_at.0);
+        writer.array(if self.slot.is_some() { 5 } else { 4 });
+        writer.text("sealpost-submission/1").uint(self.expires_at.0);
         writer.uint(u64::from(self.priority.code())).array(boxes.len());
         for (device, sealed) in boxes {
             writer.array(2).bytes(device.as_bytes()).bytes(sealed.as_bytes());
+        }
+        if let Some(claim) = &self.slot {
+            claim.write(&mut writer);
         }
         Digest::of(&writer.finish())
     }

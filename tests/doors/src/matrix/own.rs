@@ -155,6 +155,7 @@ fn submission(stage: &Stage, operation: &Operation) -> Vec<Case> {
         },
         priority: Priority::Normal,
         boxes,
+        slot: None,
     };
     let mut torn = sealed();
     torn.truncate(torn.len() / 2);

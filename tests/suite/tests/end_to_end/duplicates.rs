@@ -36,6 +36,7 @@ fn duplicates_that_race_are_one_message_with_one_answer() {
             expires_at: now().plus(600),
             priority: Priority::Normal,
             boxes: vec![SubmittedBox { device: handset.id, sealed: Base64Url(sealed) }],
+            slot: None,
         };
         let id = TransportId::random(&mut UnwrapErr(SysRng));
         let path = format!("/v1/messages/{id}");
