@@ -17,6 +17,7 @@
 pub mod admission;
 pub mod api;
 pub mod assertion;
+pub mod author;
 pub mod base64url;
 pub mod certificate;
 pub mod clock;
