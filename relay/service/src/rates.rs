@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::hash::Hash;
+use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -98,10 +98,10 @@ impl RateOptions {
 
 /// What callers have left of their allowances.
 pub struct Rates {
-    clients: Keyed<(TenantId, SubjectId)>,
-    devices: Keyed<(TenantId, DeviceId)>,
+    clients: Keyed,
+    devices: Keyed,
     tenants: HashMap<TenantId, DefaultDirectRateLimiter>,
-    strangers: Keyed<Peer>,
+    strangers: Keyed,
     refused: IntCounterVec,
 }
 
@@ -140,7 +140,7 @@ impl Rates {
     /// # Errors
     /// [`ProblemCode::RateLimited`].
     pub fn client(&self, tenant: &TenantId, subject: &SubjectId) -> Result<(), Refusal> {
-        self.clients.take(&(tenant.clone(), subject.clone())).map_err(|wait| self.refuse("client", wait))?;
+        self.clients.take((tenant, subject)).map_err(|wait| self.refuse("client", wait))?;
         self.tenant(tenant)
     }
 
@@ -149,7 +149,7 @@ impl Rates {
     /// # Errors
     /// [`ProblemCode::RateLimited`].
     pub fn device(&self, tenant: &TenantId, device: DeviceId) -> Result<(), Refusal> {
-        self.devices.take(&(tenant.clone(), device)).map_err(|wait| self.refuse("device", wait))?;
+        self.devices.take((tenant, device)).map_err(|wait| self.refuse("device", wait))?;
         self.tenant(tenant)
     }
 
@@ -158,7 +158,7 @@ impl Rates {
     /// # Errors
     /// [`ProblemCode::RateLimited`].
     pub fn stranger(&self, peer: Peer) -> Result<(), Refusal> {
-        self.strangers.take(&peer).map_err(|wait| self.refuse("stranger", wait))
+        self.strangers.take(peer).map_err(|wait| self.refuse("stranger", wait))
     }
 
     fn tenant(&self, tenant: &TenantId) -> Result<(), Refusal> {
@@ -208,25 +208,30 @@ const SWEEP_EVERY: u32 = 4096;
 const CALLERS_MAX: usize = 131_072;
 
 /// Allowances by caller. One whose allowance is whole again is forgotten: it is as if it had never asked.
-struct Keyed<K: Hash + Eq + Clone> {
-    limiter: ArcSwap<DefaultKeyedRateLimiter<K>>,
+///
+/// A caller is remembered by a hash under a key of this process: small, and nobody can choose to share another one's
+/// allowance.
+struct Keyed {
+    limiter: ArcSwap<DefaultKeyedRateLimiter<u64>>,
+    hash: RandomState,
     quota: Quota,
     requests: AtomicU32,
     callers_max: usize,
 }
 
-impl<K: Hash + Eq + Clone> Keyed<K> {
+impl Keyed {
     fn new(quota: Quota) -> Self {
         let limiter = ArcSwap::from_pointee(RateLimiter::keyed(quota));
-        Self { limiter, quota, requests: AtomicU32::new(0), callers_max: CALLERS_MAX }
+        let (hash, requests) = (RandomState::new(), AtomicU32::new(0));
+        Self { limiter, hash, quota, requests, callers_max: CALLERS_MAX }
     }
 
     /// Takes a request off the allowance of `caller`; else, how long until it may ask again.
-    fn take(&self, caller: &K) -> Result<(), Duration> {
+    fn take(&self, caller: impl Hash) -> Result<(), Duration> {
         if self.requests.fetch_add(1, Ordering::Relaxed) % SWEEP_EVERY == SWEEP_EVERY - 1 {
             self.sweep();
         }
-        let taken = self.limiter.load().check_key(caller);
+        let taken = self.limiter.load().check_key(&self.hash.hash_one(caller));
         taken.map_err(|until| until.wait_time_from(DefaultClock::default().now()))
     }
 
@@ -305,9 +310,9 @@ mod tests {
     #[test]
     fn an_allowance_comes_back() {
         let keyed = Keyed::new(rate(1000, 1).quota().unwrap());
-        (0..1000).for_each(|_| keyed.take(&1).unwrap_or_default());
+        (0..1000).for_each(|_| keyed.take(1).unwrap_or_default());
         // Whatever this machine does meanwhile, after the wait that was told one request is allowed.
-        while let Err(wait) = keyed.take(&1) {
+        while let Err(wait) = keyed.take(1) {
             assert!(wait <= Duration::from_millis(1));
             std::thread::yield_now();
         }
@@ -316,7 +321,7 @@ mod tests {
     #[test]
     fn callers_are_forgotten_when_they_have_their_allowance_back_and_when_they_are_too_many() {
         let mut keyed = Keyed::new(rate(1_000_000, 1).quota().unwrap());
-        (0..SWEEP_EVERY - 1).for_each(|caller| keyed.take(&caller).unwrap());
+        (0..SWEEP_EVERY - 1).for_each(|caller| keyed.take(caller).unwrap());
         // A microsecond after it has asked, a caller is as good as new.
         while !keyed.limiter.load().is_empty() {
             keyed.sweep();
@@ -325,8 +330,8 @@ mod tests {
         keyed.quota = rate(1, 3600).quota().unwrap();
         keyed.limiter = ArcSwap::from_pointee(RateLimiter::keyed(keyed.quota));
         keyed.requests = AtomicU32::new(0);
-        (0..SWEEP_EVERY - 1).for_each(|caller| keyed.take(&caller).unwrap());
-        assert!(keyed.take(&0).is_ok(), "more than can be told apart: all were forgotten");
+        (0..SWEEP_EVERY - 1).for_each(|caller| keyed.take(caller).unwrap());
+        assert!(keyed.take(0).is_ok(), "more than can be told apart: all were forgotten");
         assert_eq!(keyed.limiter.load().len(), 1);
     }
 

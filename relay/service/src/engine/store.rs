@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use fjall::{
     CompressionType, Database, JournalRecoveryError, KeyspaceCreateOptions, KvSeparationOptions,
-    OwnedWriteBatch, PersistMode, Slice, config::CompressionPolicy,
+    OwnedWriteBatch, PersistMode, Slice,
+    config::{CompressionPolicy, PartitioningPolicy, PinningPolicy},
 };
 
 use super::{
@@ -211,7 +212,13 @@ fn open_keyspace(
     let create = || {
         let create = KeyspaceCreateOptions::default()
             .max_memtable_size(options.memtable_bytes)
-            .manual_journal_persist(true);
+            .manual_journal_persist(true)
+            // Through the cache a filter would be read whole, hundreds of kilobytes, for a row that is looked up, and push
+            // everything else out: filters and indices stay in memory, about two bytes for each row of the store.
+            .filter_block_pinning_policy(PinningPolicy::all(true))
+            .index_block_pinning_policy(PinningPolicy::all(true))
+            .filter_block_partitioning_policy(PartitioningPolicy::all(false))
+            .index_block_partitioning_policy(PartitioningPolicy::all(false));
         match keyspace.content() {
             Content::Rows => create,
             Content::Bulk => {
