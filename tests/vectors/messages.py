@@ -8,12 +8,14 @@ import hpke
 from deterministic import (
     Fields, Map, choice, decode, fixed, integer, listed, require, string, tagged, text, uint,
 )  # fmt: skip
-from signatures import SKEW, Signed, Trust
+from signatures import ED25519, SKEW, Key, Signed, Trust
+from structures import admitted
 
 SEALED_MAX, SIGNED_MAX = 262144, 229376
 MONTH = 30 * 86400
 NOTIFICATION = "sealpost-notification-v1+cose"
-RESERVED = ("sealpost-reply-v1+cose", "sealpost-recall-v1+cose", "sealpost-mls-v1+cose")
+MLS = "sealpost-mls-v1+cose"
+RESERVED = ("sealpost-reply-v1+cose", "sealpost-recall-v1+cose")
 
 
 def open_message(sealed: bytes, context: dict, key: dict, trust: Trust, now: int) -> dict:
@@ -25,16 +27,23 @@ def open_message(sealed: bytes, context: dict, key: dict, trust: Trust, now: int
     require(now <= context["expires_at"] + SKEW, "expired")
     signed = decrypt(sealed, context, key)
 
-    message = Signed.read(signed, SIGNED_MAX, (NOTIFICATION, *RESERVED)).with_certificate()
-    certificate = trust.certificate(message.certificate, "send", None)
-    message.verify(certificate.key, context_bytes(context))
-    require(message.typ == NOTIFICATION, "frame_unsupported")
-    transport_id, device, notification = read_notification(message.payload)
+    message = Signed.read(signed, SIGNED_MAX, (NOTIFICATION, MLS, *RESERVED))
+    certificate = None
+    if message.typ == MLS:
+        owner, _ = admitted(message.with_admission().admission, trust)
+        author, key = f"device:{owner.device.hex()}", Key(ED25519, owner.identity_key)
+    else:
+        certificate = trust.certificate(message.with_certificate().certificate, "send", None)
+        author, key = certificate.subject, certificate.key
+    message.verify(key, context_bytes(context))
+    require(message.typ in (NOTIFICATION, MLS), "frame_unsupported")
+    transport_id, device, frame = (read_mls if message.typ == MLS else read_notification)(message.payload)
     require(transport_id == context["transport_id"] and device == context["device"], "id_mismatch")
-    require(notification["created"] <= now + SKEW, "created_in_future")
-    require(context["expires_at"] <= notification["created"] + MONTH, "lifetime_too_long")
-    certificate.check_time(notification["created"])
-    return {"sender": certificate.subject, **notification}
+    require(frame["created"] <= now + SKEW, "created_in_future")
+    require(context["expires_at"] <= frame["created"] + MONTH, "lifetime_too_long")
+    if certificate:
+        certificate.check_time(frame["created"])
+    return {"author": author, **frame}
 
 
 def decrypt(sealed: bytes, context: dict, key: dict) -> bytes:
@@ -102,6 +111,33 @@ def read_notification(payload: bytes):
     }
     fields.end()
     return transport_id, device, notification
+
+
+def read_mls(payload: bytes):
+    fields = Fields(decode(payload, SIGNED_MAX))
+    transport_id, device = string(fields.take(1), 16), string(fields.take(2), 16)
+    created, kind = uint(fields.take(3)), choice(fields.take(4), (0, 1, 2, 3))
+    group, body = string(fields.take(5), 32), string(fields.take(6))
+    sets = some(fields, 7, 64, read_set)
+    fields.end()
+    if kind == 3:
+        read_group_info(body)
+    else:
+        require((kind == 2) == (body == b""), "wrong_value")
+    frame = {"created": created, "kind": kind, "group": group.hex(), "body": body.hex(), "sets": sets}
+    return transport_id, device, frame
+
+
+def read_set(item) -> str:
+    require(len(string(item)) <= 32768, "too_large")
+    return item.hex()
+
+
+def read_group_info(body: bytes) -> None:
+    fields = Fields(decode(body, SIGNED_MAX))
+    group_info, _capability = string(fields.take(1)), string(fields.take(2), 32)
+    fields.end()
+    require(bool(group_info), "wrong_value")
 
 
 def by_language(item, read) -> dict:

@@ -65,7 +65,7 @@ def run_sealed(vectors: Vectors) -> None:
 
             def once(case=case, latest=latest, seen=seen):
                 message, context = run(case, latest), case["context"]
-                same = (context["tenant"], message["sender"], context["transport_id"])
+                same = (context["tenant"], message["author"], context["transport_id"])
                 require(seen.get(same, -1) < latest, "replayed")
                 seen[same] = context["expires_at"] + SKEW
 

@@ -11,7 +11,7 @@ import sys
 import pycddl
 
 from deterministic import decode
-from messages import SEALED_MAX, SIGNED_MAX, NOTIFICATION, case_inputs, context_bytes, decrypt
+from messages import MLS, NOTIFICATION, SEALED_MAX, SIGNED_MAX, case_inputs, context_bytes, decrypt
 from signatures import Signed
 
 VECTORS = pathlib.Path(__file__).parent
@@ -22,13 +22,21 @@ CONTENTS = {
     "status": "status-content",
     "wipe": "wipe-content",
     "admission": "admission-content",
+    "mailbox": "mailbox-content",
     "device_set": "device-set-content",
     "record": "record-content",
     "prekey_batch": "prekey-batch-content",
 }
 
 
-LOOSER = {"bstr .cbor record": "bstr", "1*4 suite": "1*4 int", "language =>": "tstr =>"}
+LOOSER = {
+    "bstr .cbor record": "bstr",
+    "bstr .cbor admission": "bstr",
+    "bstr .cbor mailbox": "bstr",
+    "bstr .cbor device-set": "bstr",
+    "1*4 suite": "1*4 int",
+    "language =>": "tstr =>",
+}
 
 
 def schema(rule: str) -> pycddl.Schema:
@@ -58,23 +66,26 @@ def check() -> list:
             fitting = [kind for kind, rule in schemas.items() if fits(rule, signed)]
             if fitting != [case["kind"]]:
                 wrong.append(f"{case['name']} fits {fitting}")
-    leaf = schema("prekey-leaf")
+    plain = {"prekey_leaf": schema("prekey-leaf"), "member": schema("member-credential")}
     for case in file["structures"]:
-        if case["kind"] == "prekey_leaf" and case["code"] is None:
-            if not fits(leaf, bytes.fromhex(case["given"]["bytes"])):
+        if case["kind"] in plain and case["code"] is None:
+            if not fits(plain[case["kind"]], bytes.fromhex(case["given"]["bytes"])):
                 wrong.append(f"{case['name']} does not fit")
 
     file = json.loads((VECTORS / "sealed.json").read_text())
-    notification, context = schema("notification"), schema("context")
+    frames, context = {NOTIFICATION: schema("notification"), MLS: schema("mls-frame")}, schema("context")
+    group_info = schema("group-info-body")
     for case in file["open"]:
         if case["code"] is not None:
             continue
         sealed, bound, key = case_inputs(file, case)
         if not fits(context, context_bytes(bound)):
             wrong.append(f"{case['name']}: the context does not fit")
-        payload = Signed.read(decrypt(sealed, bound, key), SIGNED_MAX, NOTIFICATION).payload
-        if not fits(notification, payload):
-            wrong.append(f"{case['name']}: the notification does not fit")
+        signed = Signed.read(decrypt(sealed, bound, key), SIGNED_MAX, tuple(frames))
+        if not fits(frames[signed.typ], signed.payload):
+            wrong.append(f"{case['name']}: the frame does not fit")
+        if case["message"].get("kind") == 3 and not fits(group_info, bytes.fromhex(case["message"]["body"])):
+            wrong.append(f"{case['name']}: the body does not fit")
     return wrong
 
 

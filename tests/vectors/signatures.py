@@ -96,6 +96,7 @@ class Signed:
     key_id: bytes
     typ: str
     certificate: bytes | None
+    admission: bytes | None
 
     @staticmethod
     def read(data: bytes, most: int, typ) -> "Signed":
@@ -108,16 +109,22 @@ class Signed:
         key_id = string(fields.take(4), 16)
         found = text(fields.take(16), 64)
         certificate = string(fields.take(-65537)) if fields.has(-65537) else None
+        admission = string(fields.take(-65538)) if fields.has(-65538) else None
         fields.end()
+        require(certificate is None or admission is None, "wrong_field")
         require(found in (typ if isinstance(typ, tuple) else (typ,)), "wrong_typ")
-        return Signed(protected, payload, signature, key_id, found, certificate)
+        return Signed(protected, payload, signature, key_id, found, certificate, admission)
 
-    def without_certificate(self) -> "Signed":
-        require(self.certificate is None, "wrong_field")
+    def by_known_key(self) -> "Signed":
+        require(self.certificate is None and self.admission is None, "wrong_field")
         return self
 
     def with_certificate(self) -> "Signed":
         require(self.certificate is not None, "wrong_field")
+        return self
+
+    def with_admission(self) -> "Signed":
+        require(self.admission is not None, "wrong_field")
         return self
 
     def verify(self, key: Key, external_aad: bytes = b"") -> None:
@@ -139,7 +146,7 @@ class Certificate:
 
     @staticmethod
     def read(data: bytes):
-        signed = Signed.read(data, 400, "sealpost-certificate-v1+cose").without_certificate()
+        signed = Signed.read(data, 400, "sealpost-certificate-v1+cose").by_known_key()
         fields = Fields(decode(signed.payload, 400))
         tenant = name(fields.take(1))
         purpose = PURPOSES[choice(fields.take(2), PURPOSES)]

@@ -66,7 +66,7 @@ class Record:
     """A device record; its signature by the identity key in it is verified."""
 
     def __init__(self, data: bytes):
-        signed = Signed.read(data, 1024, "sealpost-record-v1+cose").without_certificate()
+        signed = Signed.read(data, 1024, "sealpost-record-v1+cose").by_known_key()
         fields = Fields(decode(signed.payload, 1024))
         self.tenant, self.ticket = name(fields.take(1)), string(fields.take(2), 16)
         self.device, self.identity_key = string(fields.take(3), 16), ed25519_key(fields.take(4))
@@ -132,8 +132,9 @@ def enrolment(given: dict, _trust) -> dict:
     }
 
 
-def admission(given: dict, trust: Trust) -> dict:
-    signed = Signed.read(bytes.fromhex(given["bytes"]), 2048, "sealpost-admission-v1+cose")
+def admitted(data: bytes, trust: Trust) -> tuple[Record, int]:
+    """The record of a device that the tenant has admitted, and when."""
+    signed = Signed.read(data, 2048, "sealpost-admission-v1+cose")
     fields = Fields(decode(signed.payload, 2048))
     tenant, record_bytes, issued = name(fields.take(1)), string(fields.take(2)), uint(fields.take(3))
     fields.end()
@@ -142,7 +143,44 @@ def admission(given: dict, trust: Trust) -> dict:
     read = Record(record_bytes)
     require(tenant == trust.tenant and read.tenant == tenant, "wrong_tenant")
     require(not trust.status or read.device not in trust.status.revoked_devices, "device_revoked")
+    return read, issued
+
+
+def admission(given: dict, trust: Trust) -> dict:
+    read, issued = admitted(bytes.fromhex(given["bytes"]), trust)
     return {"device": read.device.hex(), "issued": issued, "identity_key": read.identity_key.hex()}
+
+
+def mailbox_of(data: bytes, trust: Trust, owner: Record) -> tuple[str, int]:
+    """The sender that says that the device is its mailbox, and when it said so."""
+    signed = Signed.read(data, 1024, "sealpost-mailbox-v1+cose").with_certificate()
+    fields = Fields(decode(signed.payload, 1024))
+    tenant, device = name(fields.take(1)), string(fields.take(2), 16)
+    identity, issued = string(fields.take(3), 32), uint(fields.take(4))
+    fields.end()
+    sender = trust.certified(signed, "send", issued).subject
+    require(tenant == trust.tenant, "wrong_tenant")
+    require((device, identity) == (owner.device, sha256(owner.identity_key)), "wrong_device")
+    return sender, issued
+
+
+def mailbox(given: dict, trust: Trust) -> dict:
+    owner = Record(bytes.fromhex(given["record"]))
+    sender, issued = mailbox_of(bytes.fromhex(given["bytes"]), trust, owner)
+    return {"sender": sender, "device": owner.device.hex(), "issued": issued}
+
+
+def member(given: dict, trust: Trust) -> dict:
+    fields = Fields(decode(bytes.fromhex(given["bytes"]), 3136))
+    admission_bytes, statement = string(fields.take(1)), None
+    require(len(admission_bytes) <= 2048, "too_large")
+    if fields.has(2):
+        statement = string(fields.take(2))
+        require(len(statement) <= 1024, "too_large")
+    fields.end()
+    read, _ = admitted(admission_bytes, trust)
+    sender = None if statement is None else mailbox_of(statement, trust, read)[0]
+    return {"device": read.device.hex(), "identity_key": read.identity_key.hex(), "sender": sender}
 
 
 class DeviceSet:
@@ -230,7 +268,7 @@ def prekey_leaf(given: dict, _trust) -> dict:
 
 class Batch:
     def __init__(self, data: bytes, owner: Record):
-        signed = Signed.read(data, 512, "sealpost-prekeys-v1+cose")
+        signed = Signed.read(data, 512, "sealpost-prekeys-v1+cose").by_known_key()
         fields = Fields(decode(signed.payload, 512))
         tenant, device = name(fields.take(1)), string(fields.take(2), 16)
         self.root, self.size, self.created = string(fields.take(3), 32), uint(fields.take(4)), uint(fields.take(5))
@@ -354,7 +392,7 @@ def choose_prekey(case: dict) -> str:
 
 def receipt(given: dict, _trust) -> dict:
     types = ("sealpost-receipt-v1+cose", "sealpost-unopenable-v1+cose")
-    signed = Signed.read(bytes.fromhex(given["bytes"]), 512, types).without_certificate()
+    signed = Signed.read(bytes.fromhex(given["bytes"]), 512, types).by_known_key()
     unopenable = signed.typ == types[1]
     parts = fixed(decode(signed.payload, 512), 7 if unopenable else 8)
     label = "sealpost-unopenable/1" if unopenable else "sealpost-receipt/1"

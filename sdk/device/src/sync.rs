@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use sealpost_open::{OpenError, open};
 use sealpost_wire::api::relay::{SyncRequest, SyncResponse, WaitingBox};
+use sealpost_wire::author::AuthorName;
 use sealpost_wire::base64url::Base64Url;
 use sealpost_wire::clock::UnixTime;
 use sealpost_wire::context::MessageContext;
 use sealpost_wire::id::{Digest, NotificationId, TransportId};
 use sealpost_wire::limits::RECEIPTS_PER_SYNC_MAX;
-use sealpost_wire::message::{SealedMessage, VerifiedMessage};
-use sealpost_wire::payload::Frame;
+use sealpost_wire::message::SealedMessage;
+use sealpost_wire::payload::{Frame, MessageError, Notification};
 use sealpost_wire::prekey::PrekeyKind;
 use sealpost_wire::receipt::{Receipt, ReceiptStatement};
 use sealpost_wire::trust::TenantTrust;
@@ -166,16 +167,16 @@ impl Device {
             };
             match open_box(change, waiting, &context, trust, now)? {
                 Opening::Opened(opened) => {
-                    let sender = opened.message.sender.as_str();
                     let receipt = receipt(ReceiptStatement::Opened(opened.kind));
-                    change.mark_seen(sealed, Some(sender), waiting.id, waiting.expires_at, &receipt)?;
+                    let sender = opened.author.to_string();
+                    change.mark_seen(sealed, Some(&sender), waiting.id, waiting.expires_at, &receipt)?;
                     if opened.kind == PrekeyKind::OneTime {
                         change.delete_prekey(opened.prekey)?;
                     }
-                    let Frame::Notification(notification) = &opened.message.frame;
+                    let notification = &opened.notification;
                     let content = serde_json::to_vec(notification).map_err(|_| DeviceError::Unreadable)?;
                     let row = MessageRow {
-                        sender: sender.to_owned(),
+                        sender,
                         notification: notification.id.as_bytes().to_vec(),
                         revision: i64::try_from(notification.revision).unwrap_or(i64::MAX),
                         transport_id: waiting.id,
@@ -208,7 +209,8 @@ impl Device {
 }
 
 struct OpenedBox {
-    message: VerifiedMessage,
+    author: AuthorName,
+    notification: Notification,
     prekey: sealpost_wire::id::PrekeyId,
     kind: PrekeyKind,
 }
@@ -233,15 +235,21 @@ fn open_box(
         Err(error) => return Ok(Opening::Refused(error.code())),
     };
     let Some(stored) = change.prekey(prekey)? else { return Ok(Opening::Refused(UNKNOWN_PREKEY)) };
-    match open(bytes, context, &stored.key, trust, now) {
-        Ok(message) if change.replayed(message.sender.as_str(), waiting.id)? => {
-            tracing::warn!(message = %waiting.id, "another box came under a transport id that was used before");
-            Ok(Opening::Refused(REPLAYED))
-        }
-        Ok(message) => Ok(Opening::Opened(Box::new(OpenedBox { message, prekey, kind: stored.kind }))),
-        Err(error) if is_for_later(&error) => Ok(Opening::Deferred),
-        Err(error) => Ok(Opening::Refused(error.code())),
+    let message = match open(bytes, context, &stored.key, trust, now) {
+        Ok(message) => message,
+        Err(error) if is_for_later(&error) => return Ok(Opening::Deferred),
+        Err(error) => return Ok(Opening::Refused(error.code())),
+    };
+    let author = message.author.name();
+    let Frame::Notification(notification) = message.frame else {
+        return Ok(Opening::Refused(MessageError::FrameUnsupported.code()));
+    };
+    if change.replayed(&author.to_string(), waiting.id)? {
+        tracing::warn!(message = %waiting.id, "another box came under a transport id that was used before");
+        return Ok(Opening::Refused(REPLAYED));
     }
+    let opened = OpenedBox { author, notification: *notification, prekey, kind: stored.kind };
+    Ok(Opening::Opened(Box::new(opened)))
 }
 
 /// Whether only this device's clock stands in the way.

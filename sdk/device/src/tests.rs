@@ -9,16 +9,17 @@ use std::time::Duration;
 
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
-use sealpost_seal::{Envelope, SealPolicy, SenderIdentity, seal};
+use sealpost_seal::{DeviceAuthor, Envelope, SealPolicy, SealedBox, SenderIdentity, seal, seal_mls};
+use sealpost_wire::admission::Admission;
 use sealpost_wire::api::keyserver::PrekeyUpload;
 use sealpost_wire::api::relay::WaitingBox;
 use sealpost_wire::base64url::Base64Url;
 use sealpost_wire::certificate::{Certificate, Purpose};
 use sealpost_wire::clock::UnixTime;
-use sealpost_wire::id::{CertificateId, Digest, NotificationId, SubjectId, TransportId};
+use sealpost_wire::id::{CertificateId, Digest, GroupId, NotificationId, SubjectId, TransportId};
 use sealpost_wire::key::{RequestKey, SigningKey};
 use sealpost_wire::merkle;
-use sealpost_wire::payload::{Notification, Priority, Sensitivity, Text};
+use sealpost_wire::payload::{MlsFrame, MlsKind, Notification, Priority, Sensitivity, Text};
 use sealpost_wire::prekey::{PrekeyKind, PrekeyLeaf, ProvenPrekey, VerifiedPrekey};
 use sealpost_wire::receipt::{Receipt, ReceiptStatement, SignedReceipt};
 use sealpost_wire::record::Enrolment;
@@ -53,18 +54,8 @@ impl World {
     fn new() -> Self {
         let root = SigningKey::from_seed(&[1; 32]);
         let key = SigningKey::from_seed(&[2; 32]);
-        let certificate = Certificate {
-            tenant: tenant(),
-            purpose: Purpose::Send,
-            subject: laboratory(),
-            id: CertificateId([3; 16]),
-            key: RequestKey::Ed25519(key.verifying_key()),
-            not_before: UnixTime(NOW - 1000),
-            not_after: UnixTime(NOW + 100 * 86_400),
-            roles: Vec::new(),
-        };
+        let certificate = certificate(&root, Purpose::Send, &key);
         let trust = TenantTrust::new(tenant(), vec![root.verifying_key()]);
-        let certificate = certificate.sign(&root).unwrap();
         let sender =
             SenderIdentity::new(key, certificate, SealPolicy::default(), &trust, UnixTime(NOW)).unwrap();
         Self {
@@ -134,20 +125,61 @@ impl World {
     }
 
     fn seal(&self, told: &Notification, id: u8, prekey: &VerifiedPrekey) -> WaitingBox {
-        let envelope = Envelope {
-            tenant: tenant(),
-            transport_id: TransportId([id; 16]),
-            expires_at: UnixTime(NOW + 3600),
-        };
+        let envelope = envelope(id);
         let sealed =
             seal(told, &envelope, prekey, &self.sender, UnixTime(NOW), &mut UnwrapErr(SysRng)).unwrap();
-        WaitingBox {
-            cursor: u64::from(id),
-            id: envelope.transport_id,
-            sender: laboratory(),
-            expires_at: envelope.expires_at,
-            sealed: Base64Url(sealed.bytes),
-        }
+        waiting(&envelope, sealed)
+    }
+
+    /// A message to a group, by `author` and to the device of `prekey`.
+    fn seal_mls(&self, author: &Device, id: u8, prekey: &VerifiedPrekey) -> WaitingBox {
+        let key = SigningKey::from_seed(&[4; 32]);
+        let enrolment = Enrolment::read(&author.enrolled.enrolment).unwrap();
+        let certificate = certificate(&self.root, Purpose::Enrol, &key);
+        let admission =
+            Admission::sign(&tenant(), enrolment.record_bytes(), UnixTime(NOW), &key, &certificate);
+        let trust = TenantTrust::new(tenant(), vec![self.root.verifying_key()]);
+        let identity = author.enrolled.identity.clone();
+        let author = DeviceAuthor::new(identity, admission, SealPolicy::default(), &trust).unwrap();
+        let frame = MlsFrame {
+            created: UnixTime(NOW),
+            kind: MlsKind::Message,
+            group: GroupId([5; 32]),
+            body: b"an MLSMessage".to_vec(),
+            sets: Vec::new(),
+        };
+        let envelope = envelope(id);
+        let sealed =
+            seal_mls(&frame, &envelope, prekey, &author, UnixTime(NOW), &mut UnwrapErr(SysRng)).unwrap();
+        waiting(&envelope, sealed)
+    }
+}
+
+fn certificate(root: &SigningKey, purpose: Purpose, key: &SigningKey) -> Vec<u8> {
+    let certificate = Certificate {
+        tenant: tenant(),
+        purpose,
+        subject: laboratory(),
+        id: CertificateId([3; 16]),
+        key: RequestKey::Ed25519(key.verifying_key()),
+        not_before: UnixTime(NOW - 1000),
+        not_after: UnixTime(NOW + 100 * 86_400),
+        roles: Vec::new(),
+    };
+    certificate.sign(root).unwrap()
+}
+
+fn envelope(id: u8) -> Envelope {
+    Envelope { tenant: tenant(), transport_id: TransportId([id; 16]), expires_at: UnixTime(NOW + 3600) }
+}
+
+fn waiting(envelope: &Envelope, sealed: SealedBox) -> WaitingBox {
+    WaitingBox {
+        cursor: u64::from(envelope.transport_id.0[0]),
+        id: envelope.transport_id,
+        sender: laboratory(),
+        expires_at: envelope.expires_at,
+        sealed: Base64Url(sealed.bytes),
     }
 }
 
@@ -249,6 +281,17 @@ fn a_box_that_fails_a_check_burns_no_prekey() {
     assert_eq!((id, code.as_str()), (changed.id, "undecryptable"));
     assert!(has_prekey(&mut device, &prekey));
     assert_eq!(take(&mut device, &good), TakenBox::Opened(NotificationId([1; 16])));
+}
+
+#[test]
+fn an_mls_frame_is_answered_as_a_frame_that_is_not_opened_here() {
+    let world = World::new();
+    let mut device = world.device();
+    let prekey = World::prekeys(&device).remove(1);
+    let frame = world.seal_mls(&device, 1, &prekey);
+    assert_eq!(take(&mut device, &frame), unopenable(&frame, "frame_unsupported"));
+    assert!(has_prekey(&mut device, &prekey));
+    assert!(device.messages().unwrap().is_empty());
 }
 
 #[test]

@@ -1,12 +1,12 @@
-//! Opens a sealed message with a device's prekey: HPKE (RFC 9180), then the sender's signature and chain.
+//! Opens a sealed message with a device's prekey: HPKE (RFC 9180), then the author's signature and chain.
 //!
 //! # In scope
 //! Private prekeys, decryption, every check that a message must pass before a device believes it, and the
 //! rule by which replays are told. The bytes are described in `FORMAT.md` of `sealpost-wire`.
 //!
 //! # Out of scope
-//! Where keys and messages are kept, and when keys are deleted (`sealpost-device`); sealing
-//! (`sealpost-seal`).
+//! Where keys and messages are kept, and when keys are deleted (`sealpost-device`); what an MLS frame carries
+//! (`sealpost-group`); sealing (`sealpost-seal`).
 //!
 //! ```
 //! # use sealpost_open::{OpenError, PrekeyPrivate, ReplayGuard, ReplayKey, open};
@@ -18,8 +18,10 @@
 //! let now = replays.time(clock);
 //! let message = open(sealed, context, key, trust, now)?;
 //! replays.admit(ReplayKey::new(context, &message), context.expires_at)?;
-//! let Frame::Notification(notification) = message.frame;
-//! # let _ = notification;
+//! match message.frame {
+//!     Frame::Notification(_notification) => {} // a sender's
+//!     Frame::Mls(_frame) => {}                 // of another device: for the group that it names
+//! }
 //! # Ok(())
 //! # }
 //! ```

@@ -25,11 +25,15 @@ use crate::prekey::PrekeyPrivate;
 /// 5. decryption, with the context,
 /// 6. padding,
 /// 7. size and form of the signed message,
-/// 8. the certificate: form, root, signature, tenant, purpose, not revoked,
-/// 9. the signature, with the context,
+/// 8. who wrote it: a notification's certificate (form, root, signature, tenant, purpose, not revoked), or an MLS
+///    frame's admission (form, the enrol key's chain, signature, record, tenant, the device is not revoked),
+/// 9. the signature by the certified key or the admitted device's identity key, with the context,
 /// 10. the frame is one that this version opens; the payload's form,
 /// 11. the ids in the payload are the context's,
-/// 12. made not in the future, not too long before the expiry, and while the certificate was valid.
+/// 12. made not in the future, not too long before the expiry, and (a notification) while the certificate was
+///     valid.
+///
+/// What an MLS frame carries (RFC 9420, device sets) is not looked into here.
 ///
 /// # Errors
 /// An [`OpenError`] with a stable code. A prekey must stay until all of this has passed, or somebody could

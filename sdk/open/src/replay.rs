@@ -1,15 +1,16 @@
 //! The rule by which replays are told.
 //!
-//! A message is the same when tenant, sender and transport id are the same: whoever holds the box can hand it
+//! A message is the same when tenant, author and transport id are the same: whoever holds the box can hand it
 //! out again, to the same prekey, and it would open again. The device remembers what it has opened until the
 //! message would be refused as expired anyway, on a clock that never goes back: otherwise a clock set back
 //! would let a forgotten message in a second time.
 
 use std::collections::BTreeMap;
 
+use sealpost_wire::author::AuthorName;
 use sealpost_wire::clock::UnixTime;
 use sealpost_wire::context::MessageContext;
-use sealpost_wire::id::{SubjectId, TenantId, TransportId};
+use sealpost_wire::id::{TenantId, TransportId};
 use sealpost_wire::limits::CLOCK_SKEW_SECONDS_MAX;
 use sealpost_wire::payload::VerifiedMessage;
 
@@ -18,8 +19,8 @@ use sealpost_wire::payload::VerifiedMessage;
 pub struct ReplayKey {
     /// The tenant.
     pub tenant: TenantId,
-    /// The sender, as its certificate names it.
-    pub sender: SubjectId,
+    /// Who wrote it.
+    pub author: AuthorName,
     /// The submission.
     pub transport_id: TransportId,
 }
@@ -30,7 +31,7 @@ impl ReplayKey {
     pub fn new(context: &MessageContext, message: &VerifiedMessage) -> Self {
         Self {
             tenant: context.tenant.clone(),
-            sender: message.sender.clone(),
+            author: message.author.name(),
             transport_id: context.transport_id,
         }
     }
@@ -104,12 +105,14 @@ impl ReplayGuard {
 
 #[cfg(test)]
 mod tests {
+    use sealpost_wire::id::DeviceId;
+
     use super::*;
 
     fn key(n: u8) -> ReplayKey {
         ReplayKey {
             tenant: "st-mary".parse().unwrap(),
-            sender: "lab".parse().unwrap(),
+            author: "lab".parse().unwrap(),
             transport_id: TransportId([n; 16]),
         }
     }
@@ -135,13 +138,14 @@ mod tests {
     }
 
     #[test]
-    fn another_sender_tenant_or_id_is_another_message() {
+    fn another_author_tenant_or_id_is_another_message() {
         let mut guard = ReplayGuard::new(8, UnixTime(0));
         let expiry = UnixTime(9);
         assert_eq!(guard.admit(key(1), expiry), Ok(()));
         for other in [
             key(2),
-            ReplayKey { sender: "pharmacy".parse().unwrap(), ..key(1) },
+            ReplayKey { author: "pharmacy".parse().unwrap(), ..key(1) },
+            ReplayKey { author: AuthorName::Device(DeviceId([1; 16])), ..key(1) },
             ReplayKey { tenant: "st-john".parse().unwrap(), ..key(1) },
         ] {
             assert_eq!(guard.admit(other, expiry), Ok(()));

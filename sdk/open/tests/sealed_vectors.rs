@@ -9,7 +9,7 @@ use sealpost_wire::clock::UnixTime;
 use sealpost_wire::context::MessageContext;
 use sealpost_wire::key::VerifyingKey;
 use sealpost_wire::message::{SealedMessage, Suite};
-use sealpost_wire::payload::{Frame, VerifiedMessage};
+use sealpost_wire::payload::VerifiedMessage;
 use sealpost_wire::record::DeviceRecord;
 use sealpost_wire::trust::TenantTrust;
 use serde_json::Value;
@@ -26,6 +26,10 @@ mod exchanges;
 mod forge;
 #[path = "../examples/vectors/look_ups.rs"]
 mod look_ups;
+#[path = "../examples/vectors/members.rs"]
+mod members;
+#[path = "../examples/vectors/mls_frames.rs"]
+mod mls_frames;
 #[path = "../examples/vectors/negative.rs"]
 mod negative;
 #[path = "../examples/vectors/outer_forms.rs"]
@@ -66,9 +70,8 @@ fn every_message_opens_or_is_refused_with_its_code() {
             wrong.push(format!("{}: {code:?}, not {}", case["name"], case["code"]));
         }
         if let Ok(message) = outcome {
-            let Frame::Notification(notification) = &message.frame;
-            assert_eq!(message.sender.as_str(), case["message"]["sender"]);
-            assert_eq!(sealed::notification_json(notification), case["message"], "{}", case["name"]);
+            let author = message.author.name().to_string();
+            assert_eq!(sealed::message_json(&author, &message.frame), case["message"], "{}", case["name"]);
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");

@@ -5,17 +5,22 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use sealpost_open::{PrekeyPrivate, open};
 use sealpost_seal::{
-    Envelope, OneTimePolicy, SealError, SealPolicy, SealedBox, SenderIdentity, SuitePolicy, seal,
+    DeviceAuthor, Envelope, OneTimePolicy, SealError, SealPolicy, SealedBox, SenderIdentity, SuitePolicy,
+    seal, seal_mls,
 };
+use sealpost_wire::author::{Author, AuthorName};
 use sealpost_wire::base64url::Base64Url;
 use sealpost_wire::certificate::{Certificate, Purpose};
 use sealpost_wire::clock::UnixTime;
 use sealpost_wire::context::MessageContext;
-use sealpost_wire::id::{Digest, NotificationId, TransportId};
-use sealpost_wire::limits::{BODY_BYTES_MAX, PADDED_BYTES_MIN, PART_BYTES_MAX};
+use sealpost_wire::id::{Digest, GroupId, NotificationId, TransportId};
+use sealpost_wire::limits::{
+    BODY_BYTES_MAX, DEVICE_SET_BYTES_MAX, MLS_SETS_MAX, PADDED_BYTES_MIN, PART_BYTES_MAX, SIGNED_BYTES_MAX,
+};
 use sealpost_wire::message::{SealedHeader, SealedMessage, Suite};
-use sealpost_wire::payload::{Frame, Notification, Part, Priority, Sensitivity, Text};
+use sealpost_wire::payload::{Frame, MlsFrame, MlsKind, Notification, Part, Priority, Sensitivity, Text};
 use sealpost_wire::prekey::{PrekeyKind, PrekeyLeaf, ProvenPrekey, VerifiedPrekey, sign_batch};
+use sealpost_wire::status::Revocation;
 
 #[path = "../examples/vectors/forge.rs"]
 #[allow(dead_code, reason = "the generator needs more of it")]
@@ -199,6 +204,117 @@ fn an_identity_takes_its_own_valid_certificate() {
     assert_eq!(identity("lab", old.sign(&world::root("st-mary")).unwrap()), Err("certificate_expired"));
 }
 
+/// All that sealing an MLS frame takes, to be changed.
+struct MlsAttempt {
+    frame: MlsFrame,
+    envelope: Envelope,
+    prekey: VerifiedPrekey,
+    author: DeviceAuthor,
+    now: UnixTime,
+}
+
+impl MlsAttempt {
+    fn new(phone: &Device, suite: Suite) -> Self {
+        let Attempt { envelope, prekey, now, .. } = Attempt::new(phone, suite);
+        let frame = MlsFrame {
+            created: NOW,
+            kind: MlsKind::Message,
+            group: GroupId([9; 32]),
+            body: b"an MLSMessage".to_vec(),
+            sets: Vec::new(),
+        };
+        Self { frame, envelope, prekey, author: world::author(&world::tablet(), suite), now }
+    }
+
+    fn seal(&self, dice: &mut Dice) -> Result<SealedBox, SealError> {
+        seal_mls(&self.frame, &self.envelope, &self.prekey, &self.author, self.now, dice)
+    }
+}
+
+#[test]
+fn a_frame_that_a_device_would_refuse_is_not_sealed() {
+    type Change = fn(&mut MlsAttempt);
+    let phone = world::phone();
+    #[rustfmt::skip]
+    let table: [(&str, Change, &str); 15] = [
+        ("an expiry now", |a| a.envelope.expires_at = NOW, "invalid_expiry"),
+        ("an expiry after 30 days", |a| a.envelope.expires_at = NOW.plus(30 * DAY + 1), "invalid_expiry"),
+        ("made in the future", |a| a.frame.created = NOW.plus(301), "created_in_future"),
+        ("made long ago", |a| {
+            a.frame.created = NOW.minus(30 * DAY);
+            a.envelope.expires_at = NOW.plus(1);
+        }, "lifetime_too_long"),
+        ("another tenant's device", |a| a.envelope.tenant = "st-john".parse().unwrap(), "wrong_tenant"),
+        ("past the prekey's time", |a| {
+            a.now = NOW.plus(20 * DAY + 1);
+            a.frame.created = a.now;
+            a.envelope.expires_at = NOW.plus(21 * DAY);
+        }, "prekey_expired"),
+        ("an empty message", |a| a.frame.body.clear(), "wrong_value"),
+        ("an empty welcome", |a| {
+            a.frame.kind = MlsKind::Welcome;
+            a.frame.body.clear();
+        }, "wrong_value"),
+        ("a rejoin request with a body", |a| a.frame.kind = MlsKind::RejoinRequest, "wrong_value"),
+        ("a group info that is none", |a| {
+            a.frame.kind = MlsKind::GroupInfo;
+            a.frame.body = vec![0xa0];
+        }, "wrong_field"),
+        ("too many sets", |a| a.frame.sets = vec![vec![0]; MLS_SETS_MAX + 1], "wrong_value"),
+        ("an oversized set", |a| a.frame.sets = vec![vec![0; DEVICE_SET_BYTES_MAX + 1]], "too_large"),
+        ("too large a body", |a| a.frame.body = vec![0; SIGNED_BYTES_MAX - 500], "too_large"),
+        ("sets too large together", |a| a.frame.sets = vec![vec![0; DEVICE_SET_BYTES_MAX]; 7], "too_large"),
+        ("a policy that wants one-time", |a| {
+            let policy = SealPolicy { suites: SuitePolicy::AllowClassical, one_time: OneTimePolicy::Required };
+            let tablet = world::tablet();
+            let admission = world::admission(&tablet);
+            a.author = DeviceAuthor::new(tablet.identity, admission, policy, &world::trust("st-mary")).unwrap();
+        }, "no_one_time_prekey"),
+    ];
+    for suite in SUITES {
+        assert!(MlsAttempt::new(&phone, suite).seal(&mut Dice::new("good")).is_ok());
+        for (name, change, code) in &table {
+            let mut attempt = MlsAttempt::new(&phone, suite);
+            change(&mut attempt);
+            let refused = attempt.seal(&mut Dice::new("bad")).map(|_| ()).map_err(SealError::code);
+            assert_eq!(refused, Err(*code), "{name}, {suite:?}");
+        }
+    }
+    let mut downgraded = MlsAttempt::new(&phone, Suite::Classical);
+    downgraded.author = world::author(&world::tablet(), Suite::Hybrid);
+    assert_eq!(downgraded.seal(&mut Dice::new("bad")), Err(SealError::Downgrade));
+}
+
+#[test]
+fn a_device_writes_by_its_own_admission_while_it_is_not_revoked() {
+    let (phone, tablet) = (world::phone(), world::tablet());
+    let revoked = {
+        let mut trust = world::trust("st-mary");
+        let status = world::status(1, &[(&world::key("lab"), Revocation::Retired)], &[tablet.id]);
+        trust.accept_status(&world::signed_status(&status), NOW).unwrap();
+        trust
+    };
+    let admission = world::admission(&tablet);
+    for (name, identity, trust, expected) in [
+        ("its own", &tablet.identity, &world::trust("st-mary"), Ok(())),
+        ("another device's", &phone.identity, &world::trust("st-mary"), Err("bad_signature")),
+        ("revoked", &tablet.identity, &revoked, Err("device_revoked")),
+        ("another tenant's", &tablet.identity, &world::trust("st-john"), Err("unknown_root")),
+    ] {
+        let author = DeviceAuthor::new(identity.clone(), admission.clone(), SealPolicy::default(), trust);
+        assert_eq!(author.map(|_| ()).map_err(SealError::code), expected, "{name}");
+    }
+}
+
+#[test]
+fn frames_do_not_show_what_they_carry() {
+    let mut attempt = MlsAttempt::new(&world::phone(), Suite::Hybrid);
+    attempt.frame.body = b"an MLSMessage of a group".to_vec();
+    let shown = format!("{:?}", attempt.frame);
+    assert!(shown.contains("body_bytes: 24"), "{shown}");
+    assert!(!shown.contains(&format!("{:?}", &attempt.frame.body[..4])[1..10]), "{shown}");
+}
+
 #[test]
 fn an_oversized_message_inside_is_refused_before_it_is_read() {
     let phone = world::phone();
@@ -250,7 +366,29 @@ proptest! {
         let key = phone.private(suite, PrekeyKind::Signed);
         let opened = open(&sealed.bytes, &context, key, &world::trust("st-mary"), NOW).unwrap();
         prop_assert_eq!(opened.frame, Frame::Notification(Box::new(attempt.notification)));
-        prop_assert_eq!(opened.sender.as_str(), "lab");
+        prop_assert_eq!(opened.author.name(), AuthorName::Sender("lab".parse().unwrap()));
+    }
+
+    #[test]
+    fn what_a_device_seals_opens_as_it_was(
+        hybrid: bool,
+        body in prop::collection::vec(0_u8.., 1..5000),
+        sets in prop::collection::vec(prop::collection::vec(0_u8.., 0..2000), 0..5),
+        group: [u8; 32],
+        age in 0..DAY,
+    ) {
+        let phone = world::phone();
+        let suite = if hybrid { Suite::Hybrid } else { Suite::Classical };
+        let mut attempt = MlsAttempt::new(&phone, suite);
+        let frame = MlsFrame { created: NOW.minus(age), group: GroupId(group), body, sets, ..attempt.frame };
+        attempt.frame = frame;
+        let sealed = attempt.seal(&mut Dice::new("frame")).unwrap();
+        let context = context(&phone, &attempt.envelope);
+        let key = phone.private(suite, PrekeyKind::Signed);
+        let opened = open(&sealed.bytes, &context, key, &world::trust("st-mary"), NOW).unwrap();
+        prop_assert_eq!(opened.frame, Frame::Mls(Box::new(attempt.frame)));
+        let Author::Device(admission) = opened.author else { panic!("a sender's") };
+        prop_assert_eq!(admission.record, world::tablet().record);
     }
 
     #[test]

@@ -5,11 +5,11 @@ use sealpost_wire::error::{FormatError, TrustError};
 /// Why a message is not sealed. Nothing was made that could be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
-    /// The notification has a value or size that the format does not allow. A retry cannot help.
-    #[error("the notification cannot be written: {0}")]
+    /// The frame has a value or size that the format does not allow. A retry cannot help.
+    #[error("the frame cannot be written: {0}")]
     Format(#[from] FormatError),
-    /// The sender's certificate, or a prekey, must not be believed. A retry helps after a new certificate or
-    /// look-up.
+    /// The sender's certificate, the device's admission, or a prekey must not be believed. A retry helps after a new
+    /// certificate or look-up.
     #[error(transparent)]
     Trust(#[from] TrustError),
     /// The expiry is not in the future, or further away than a message lives. A retry cannot help.
@@ -19,11 +19,11 @@ pub enum SealError {
     /// helps.
     #[error("the message outlives the prekey")]
     ExpiresAfterPrekey,
-    /// The notification was made too long before its expiry. An earlier expiry helps.
+    /// The frame was made too long before its expiry. An earlier expiry helps.
     #[error("the message lives longer than a message may, seen from when it was made")]
     LifetimeTooLong,
-    /// The notification was made in the future. A retry helps when that time has come.
-    #[error("the notification was made in the future")]
+    /// The frame was made in the future. A retry helps when that time has come.
+    #[error("the frame was made in the future")]
     CreatedInFuture,
     /// The device opens the hybrid suite and is offered a classical prekey, or none for the hybrid suite. A
     /// later look-up may help; if it stays so, somebody takes the prekeys away.

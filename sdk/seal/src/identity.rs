@@ -1,5 +1,6 @@
 //! Who seals.
 
+use sealpost_wire::admission::Admission;
 use sealpost_wire::certificate::{Certificate, Purpose};
 use sealpost_wire::clock::UnixTime;
 use sealpost_wire::error::TrustError;
@@ -56,5 +57,55 @@ impl SenderIdentity {
 
     pub(crate) fn certificate_bytes(&self) -> &[u8] {
         &self.certificate_bytes
+    }
+}
+
+/// A device that writes to other devices of its tenant: its identity key, its admission, and what it asks of their
+/// prekeys.
+#[derive(Clone, Debug)]
+pub struct DeviceAuthor {
+    identity: SigningKey,
+    admission_bytes: Vec<u8>,
+    admission: Admission,
+    policy: SealPolicy,
+}
+
+impl DeviceAuthor {
+    /// The device whose identity key this is, as `admission` says.
+    ///
+    /// # Errors
+    /// The admission is not one of this tenant, was signed by an enrol key that is compromised, admits a revoked
+    /// device, or is another device's.
+    pub fn new(
+        identity: SigningKey,
+        admission: Vec<u8>,
+        policy: SealPolicy,
+        trust: &TenantTrust,
+    ) -> Result<Self, SealError> {
+        let verified = Admission::verify(&admission, trust)?;
+        if verified.record.identity_key != identity.verifying_key() {
+            return Err(TrustError::BadSignature.into());
+        }
+        Ok(Self { identity, admission_bytes: admission, admission: verified, policy })
+    }
+
+    /// What the admission says.
+    #[must_use]
+    pub const fn admission(&self) -> &Admission {
+        &self.admission
+    }
+
+    /// What the device asks of the prekeys that it seals to.
+    #[must_use]
+    pub const fn policy(&self) -> &SealPolicy {
+        &self.policy
+    }
+
+    pub(crate) const fn identity(&self) -> &SigningKey {
+        &self.identity
+    }
+
+    pub(crate) fn admission_bytes(&self) -> &[u8] {
+        &self.admission_bytes
     }
 }

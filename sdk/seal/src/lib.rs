@@ -1,4 +1,5 @@
-//! Seals a notification to one device: a COSE_Sign1 by the sender inside a COSE_Encrypt0 by HPKE (RFC 9180).
+//! Seals a notification of a sender, or an MLS frame of a device, to one device: a COSE_Sign1 by its author inside
+//! a COSE_Encrypt0 by HPKE (RFC 9180).
 //!
 //! # In scope
 //! The choice of a prekey, the checks that a sealed message must pass at its device, padding and encryption.
@@ -6,7 +7,7 @@
 //!
 //! # Out of scope
 //! Look-ups, storage, submission (`sealpost-sender`); opening (`sealpost-open`). HPKE is used in base mode
-//! only: the sender is authenticated by the signature inside, which stays hidden and cannot be made by a
+//! only: the author is authenticated by the signature inside, which stays hidden and cannot be made by a
 //! holder of the device's key.
 //!
 //! ```no_run
@@ -35,5 +36,5 @@ mod sealed_box;
 
 pub use choice::{OneTimePolicy, SealPolicy, SuitePolicy, choose_prekey};
 pub use error::SealError;
-pub use identity::SenderIdentity;
-pub use sealed_box::{Envelope, SealedBox, seal};
+pub use identity::{DeviceAuthor, SenderIdentity};
+pub use sealed_box::{Envelope, SealedBox, seal, seal_mls};

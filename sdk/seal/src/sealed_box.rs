@@ -10,13 +10,13 @@ use sealpost_wire::limits::{
 };
 use sealpost_wire::message::{SealedHeader, Suite};
 use sealpost_wire::padding;
-use sealpost_wire::payload::Notification;
-use sealpost_wire::prekey::{PrekeyKind, VerifiedPrekey};
+use sealpost_wire::payload::{MlsFrame, Notification};
+use sealpost_wire::prekey::{PrekeyKind, PrekeyLeaf, VerifiedPrekey};
 use zeroize::Zeroizing;
 
 use crate::encryption;
 use crate::error::SealError;
-use crate::identity::SenderIdentity;
+use crate::identity::{DeviceAuthor, SenderIdentity};
 
 /// What a message is bound to, apart from its device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,26 +62,58 @@ pub fn seal<R: CryptoRng + ?Sized>(
     rng: &mut R,
 ) -> Result<SealedBox, SealError> {
     let (record, leaf) = (prekey.record(), prekey.leaf());
-    if record.tenant != envelope.tenant || sender.certificate().tenant != envelope.tenant {
-        return Err(TrustError::WrongTenant.into());
-    }
+    check_tenants(envelope, prekey, &sender.certificate().tenant)?;
     sender.policy().check(record, leaf)?;
     check_times(notification.created, envelope.expires_at, prekey, now)?;
     sender.certificate().check_time(notification.created)?;
+    let context = context(envelope, prekey);
+    let signed = notification.sign(&context, sender.key(), sender.certificate_bytes())?;
+    seal_signed(&signed, &context, leaf, rng)
+}
 
-    let context = MessageContext {
+/// Seals an MLS frame of `author` to the device of `prekey`.
+///
+/// # Errors
+/// What [`seal`] refuses, but for the certificate's times: an admission has none.
+pub fn seal_mls<R: CryptoRng + ?Sized>(
+    frame: &MlsFrame,
+    envelope: &Envelope,
+    prekey: &VerifiedPrekey,
+    author: &DeviceAuthor,
+    now: UnixTime,
+    rng: &mut R,
+) -> Result<SealedBox, SealError> {
+    let (record, leaf) = (prekey.record(), prekey.leaf());
+    check_tenants(envelope, prekey, &author.admission().record.tenant)?;
+    author.policy().check(record, leaf)?;
+    check_times(frame.created, envelope.expires_at, prekey, now)?;
+    let context = context(envelope, prekey);
+    let signed = frame.sign(&context, author.identity(), author.admission_bytes())?;
+    seal_signed(&signed, &context, leaf, rng)
+}
+
+fn context(envelope: &Envelope, prekey: &VerifiedPrekey) -> MessageContext {
+    let record = prekey.record();
+    MessageContext {
         tenant: envelope.tenant.clone(),
         transport_id: envelope.transport_id,
         device: record.device,
         identity: record.identity_key.digest(),
         expires_at: envelope.expires_at,
-    };
-    let signed = notification.sign(&context, sender.key(), sender.certificate_bytes())?;
-    let padded = padding::pad(&signed).ok_or(FormatError::TooLarge(SIGNED_BYTES_MAX))?;
+    }
+}
+
+fn seal_signed<R: CryptoRng + ?Sized>(
+    signed: &[u8],
+    context: &MessageContext,
+    leaf: &PrekeyLeaf,
+    rng: &mut R,
+) -> Result<SealedBox, SealError> {
+    let padded = padding::pad(signed).ok_or(FormatError::TooLarge(SIGNED_BYTES_MAX))?;
     // Encrypted in place: afterwards it holds ciphertext. What a failure leaves is wiped.
     let mut buffer = Zeroizing::new(padded);
     let header = SealedHeader::new(leaf.suite, leaf.id());
-    let associated_data = header.associated_data(&context);
+    let associated_data = header.associated_data(context);
     let encapsulated_key = encryption::encrypt(leaf.suite, &leaf.key, &associated_data, &mut buffer, rng)?;
     let ciphertext = std::mem::take(&mut *buffer);
     let bytes = header.finish(&encapsulated_key, &ciphertext);
@@ -89,13 +121,21 @@ pub fn seal<R: CryptoRng + ?Sized>(
         return Err(FormatError::TooLarge(SEALED_BYTES_MAX).into());
     }
     Ok(SealedBox {
-        device: record.device,
+        device: context.device,
         digest: Digest::of(&bytes),
         bytes,
         prekey: leaf.id(),
         kind: leaf.kind,
         suite: leaf.suite,
     })
+}
+
+fn check_tenants(envelope: &Envelope, prekey: &VerifiedPrekey, author: &TenantId) -> Result<(), SealError> {
+    if prekey.record().tenant == envelope.tenant && *author == envelope.tenant {
+        Ok(())
+    } else {
+        Err(TrustError::WrongTenant.into())
+    }
 }
 
 fn check_times(

@@ -16,7 +16,7 @@ use crate::id::{KeyId, TenantId};
 use crate::key::SigningKey;
 use crate::limits::{ADMISSION_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::record::DeviceRecord;
-use crate::sign1::{self, Sign1};
+use crate::sign1::{self, Sign1, Signer};
 use crate::trust::TenantTrust;
 
 const TYP: &str = "sealpost-admission-v1+cose";
@@ -44,7 +44,7 @@ impl Admission {
     ) -> Vec<u8> {
         let mut writer = Writer::new();
         writer.map(3).int(1).text(tenant.as_str()).int(2).bytes(record).int(3).uint(issued.0);
-        sign1::sign(key, TYP, Some(certificate), &writer.finish(), &[])
+        sign1::sign(key, TYP, Signer::Certified(certificate), &writer.finish(), &[])
     }
 
     /// Reads an admission and verifies its chain, its record and that the device is not revoked.

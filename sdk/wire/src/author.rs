@@ -1,4 +1,5 @@
-//! Who submits or signs a message: a client of the tenant, by its name, or a device.
+//! Who submits or signs a message: a client of the tenant, whose key the tenant has certified, or a device, which the
+//! tenant has admitted.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,7 +7,29 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::admission::Admission;
+use crate::certificate::Certificate;
 use crate::id::{DeviceId, IdError, SubjectId};
+
+/// Who wrote a message, verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Author {
+    /// A sender, by this certificate.
+    Sender(Box<Certificate>),
+    /// A device, by this admission.
+    Device(Box<Admission>),
+}
+
+impl Author {
+    /// The author's name, unique in the tenant.
+    #[must_use]
+    pub fn name(&self) -> AuthorName {
+        match self {
+            Self::Sender(certificate) => AuthorName::Sender(certificate.subject.clone()),
+            Self::Device(admission) => AuthorName::Device(admission.record.device),
+        }
+    }
+}
 
 /// An author as one text: a client's name, as in `lab`, or `device:` and a device's id. No client's name has a
 /// colon, so neither is ever taken for the other, whatever a client is called.

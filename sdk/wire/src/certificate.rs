@@ -11,7 +11,7 @@ use crate::error::{FormatError, TrustError};
 use crate::id::{CertificateId, KeyId, SubjectId, TenantId};
 use crate::key::{RequestKey, SigningKey, VerifyingKey};
 use crate::limits::CERTIFICATE_BYTES_MAX;
-use crate::sign1::{self, Sign1};
+use crate::sign1::{self, Sign1, Signer};
 
 const TYP: &str = "sealpost-certificate-v1+cose";
 
@@ -107,7 +107,7 @@ impl Certificate {
                 writer.uint(role.code());
             });
         }
-        let bytes = sign1::sign(root, TYP, None, &writer.finish(), &[]);
+        let bytes = sign1::sign(root, TYP, Signer::Known, &writer.finish(), &[]);
         // What cannot be read back must not be signed.
         SignedCertificate::read(&bytes)?;
         Ok(bytes)
@@ -184,9 +184,7 @@ impl<'a> SignedCertificate<'a> {
     /// Reads a certificate.
     pub fn read(bytes: &'a [u8]) -> Result<Self, FormatError> {
         let signed = Sign1::read(bytes, CERTIFICATE_BYTES_MAX, TYP)?;
-        if signed.certificate.is_some() {
-            return Err(FormatError::WrongField);
-        }
+        signed.check_known()?;
         Ok(Self { signed, claimed: Certificate::read(signed.payload)? })
     }
 

@@ -16,7 +16,7 @@ use crate::id::{DeviceId, Digest, RecipientId, TenantId};
 use crate::key::SigningKey;
 use crate::limits::{DEVICE_SET_BYTES_MAX, DEVICES_PER_SET_MAX, REVOKED_PER_SET_MAX};
 use crate::record::DeviceRecord;
-use crate::sign1::{self, Sign1};
+use crate::sign1::{self, Sign1, Signer};
 use crate::trust::TenantTrust;
 
 const TYP: &str = "sealpost-device-set-v1+cose";
@@ -62,7 +62,7 @@ impl DeviceSetDraft {
             writer.bytes(device.as_bytes());
         }
         writer.int(7).uint(self.issued.0);
-        let bytes = sign1::sign(key, TYP, Some(certificate), &writer.finish(), &[]);
+        let bytes = sign1::sign(key, TYP, Signer::Certified(certificate), &writer.finish(), &[]);
         let signed = Sign1::read(&bytes, DEVICE_SET_BYTES_MAX, TYP)?;
         DeviceSet::read(&bytes, &signed)?;
         Ok(bytes)

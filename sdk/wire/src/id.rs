@@ -80,12 +80,15 @@ macro_rules! bytes_id {
 
 macro_rules! random_id {
     ($(#[$doc:meta])* $name:ident) => {
-        bytes_id!($(#[$doc])* $name, 16);
+        random_id!($(#[$doc])* $name, 16);
+    };
+    ($(#[$doc:meta])* $name:ident, $length:literal) => {
+        bytes_id!($(#[$doc])* $name, $length);
 
         impl $name {
             /// A new random identifier.
             pub fn random<R: CryptoRng + ?Sized>(rng: &mut R) -> Self {
-                let mut bytes = [0; 16];
+                let mut bytes = [0; $length];
                 rng.fill_bytes(&mut bytes);
                 Self(bytes)
             }
@@ -120,6 +123,10 @@ random_id!(
 random_id!(
     /// A slot at a relay, in which submissions are put in an order.
     SlotId
+);
+random_id!(
+    /// A group of devices (RFC 9420). Only its members see it.
+    GroupId, 32
 );
 bytes_id!(
     /// An enrolment ticket: derived from its secret, so that holder and keyserver name it alike.

@@ -29,6 +29,7 @@ pub mod http_signature;
 pub mod id;
 pub mod key;
 pub mod limits;
+pub mod member;
 pub mod merkle;
 pub mod message;
 pub mod order;

@@ -18,6 +18,12 @@ pub const DEVICES_PER_SET_MAX: usize = 16;
 pub const REVOKED_PER_SET_MAX: usize = 64;
 /// Bytes of an admission.
 pub const ADMISSION_BYTES_MAX: usize = 2 * 1024;
+/// Bytes of a mailbox statement.
+pub const MAILBOX_STATEMENT_BYTES_MAX: usize = 1024;
+/// Bytes of a member credential: an admission, a mailbox statement, and the heads around them.
+pub const MEMBER_CREDENTIAL_BYTES_MAX: usize = ADMISSION_BYTES_MAX + MAILBOX_STATEMENT_BYTES_MAX + 64;
+/// Device sets that one MLS frame carries.
+pub const MLS_SETS_MAX: usize = 64;
 /// Bytes of a prekey leaf (an X-Wing public key has 1216).
 pub const PREKEY_LEAF_BYTES_MAX: usize = 1400;
 /// Bytes of a signed prekey batch.

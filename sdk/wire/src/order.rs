@@ -12,7 +12,7 @@ use crate::error::{FormatError, TrustError};
 use crate::id::{DeviceId, Digest, OrderId, TenantId};
 use crate::key::SigningKey;
 use crate::limits::ORDER_BYTES_MAX;
-use crate::sign1::{self, Sign1};
+use crate::sign1::{self, Sign1, Signer};
 use crate::trust::TenantTrust;
 
 const TYP: &str = "sealpost-wipe-v1+cose";
@@ -39,7 +39,7 @@ impl WipeOrder {
         writer.map(5).int(1).bytes(self.id.as_bytes()).int(2).text(self.tenant.as_str());
         writer.int(3).bytes(self.device.as_bytes()).int(4).bytes(self.identity.as_bytes());
         writer.int(5).uint(self.issued.0);
-        let bytes = sign1::sign(key, TYP, Some(certificate), &writer.finish(), &[]);
+        let bytes = sign1::sign(key, TYP, Signer::Certified(certificate), &writer.finish(), &[]);
         if bytes.len() > ORDER_BYTES_MAX { Err(FormatError::TooLarge(ORDER_BYTES_MAX)) } else { Ok(bytes) }
     }
 

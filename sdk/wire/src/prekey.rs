@@ -21,7 +21,7 @@ use crate::limits::{PREKEY_BATCH_BYTES_MAX, PREKEY_LEAF_BYTES_MAX, PREKEYS_PER_B
 use crate::merkle;
 use crate::message::Suite;
 use crate::record::DeviceRecord;
-use crate::sign1::{self, Sign1};
+use crate::sign1::{self, Sign1, Signer};
 
 const TYP: &str = "sealpost-prekeys-v1+cose";
 
@@ -137,7 +137,7 @@ pub fn sign_batch(
     writer.map(5).int(1).text(tenant.as_str()).int(2).bytes(device.as_bytes());
     writer.int(3).bytes(merkle::root(leaves).as_bytes()).int(4).uint(leaves.len() as u64);
     writer.int(5).uint(created.0);
-    Ok(sign1::sign(identity, TYP, None, &writer.finish(), &[]))
+    Ok(sign1::sign(identity, TYP, Signer::Known, &writer.finish(), &[]))
 }
 
 /// What a device signed about a batch, verified.
@@ -160,6 +160,7 @@ impl PrekeyBatch {
         identity: &VerifyingKey,
     ) -> Result<Self, TrustError> {
         let signed = Sign1::read(bytes, PREKEY_BATCH_BYTES_MAX, TYP)?;
+        signed.check_known()?;
         let mut reader = Reader::new(signed.payload, PREKEY_BATCH_BYTES_MAX)?;
         let mut fields = reader.map()?;
         fields.key(&mut reader, 1)?;

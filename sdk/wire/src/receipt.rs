@@ -18,7 +18,7 @@ use crate::id::{DeviceId, Digest, TenantId, TransportId};
 use crate::key::{SigningKey, VerifyingKey};
 use crate::limits::RECEIPT_BYTES_MAX;
 use crate::prekey::PrekeyKind;
-use crate::sign1::{self, Sign1};
+use crate::sign1::{self, Sign1, Signer};
 
 const TYP_RECEIPT: &str = "sealpost-receipt-v1+cose";
 const TYP_UNOPENABLE: &str = "sealpost-unopenable-v1+cose";
@@ -102,7 +102,7 @@ impl Receipt {
             }
         }
         writer.uint(self.time.0);
-        sign1::sign(identity, typ, None, &writer.finish(), &[])
+        sign1::sign(identity, typ, Signer::Known, &writer.finish(), &[])
     }
 }
 
@@ -117,9 +117,7 @@ impl<'a> SignedReceipt<'a> {
     /// Reads a receipt of either type.
     pub fn read(bytes: &'a [u8]) -> Result<Self, FormatError> {
         let signed = Sign1::read_any(bytes, RECEIPT_BYTES_MAX)?;
-        if signed.certificate.is_some() {
-            return Err(FormatError::WrongField);
-        }
+        signed.check_known()?;
         let (label, length) = match signed.typ {
             TYP_RECEIPT => (LABEL_RECEIPT, 8),
             TYP_UNOPENABLE => (LABEL_UNOPENABLE, 7),

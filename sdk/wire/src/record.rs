@@ -15,7 +15,7 @@ use crate::id::{DeviceId, Digest, TenantId, TicketId};
 use crate::key::{RequestKey, SigningKey, VerifyingKey};
 use crate::limits::{ENROLMENT_BYTES_MAX, RECORD_BYTES_MAX, URL_BYTES_MAX};
 use crate::message::Suite;
-use crate::sign1::{self, Sign1};
+use crate::sign1::{self, Sign1, Signer};
 use crate::ticket::BindingKey;
 
 const TYP_RECORD: &str = "sealpost-record-v1+cose";
@@ -60,7 +60,7 @@ impl DeviceRecord {
             writer.int(suite.algorithm());
         }
         writer.int(7).text(&self.relay).int(8).uint(self.created.0);
-        let bytes = sign1::sign(identity, TYP_RECORD, None, &writer.finish(), &[]);
+        let bytes = sign1::sign(identity, TYP_RECORD, Signer::Known, &writer.finish(), &[]);
         Self::verify(&bytes).map_err(|_| FormatError::WrongValue("identity key"))?;
         Ok(bytes)
     }
@@ -68,9 +68,7 @@ impl DeviceRecord {
     /// Reads a record and verifies its signature by the identity key that it names.
     pub fn verify(bytes: &[u8]) -> Result<Self, TrustError> {
         let signed = Sign1::read(bytes, RECORD_BYTES_MAX, TYP_RECORD)?;
-        if signed.certificate.is_some() {
-            return Err(FormatError::WrongField.into());
-        }
+        signed.check_known()?;
         let record = Self::read(signed.payload)?;
         signed.verify(&record.identity_key, &[])?;
         Ok(record)

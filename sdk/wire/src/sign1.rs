@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! signed    = 18([ protected, {}, payload, signature ])
-//! protected = bstr .cbor { 1: -19, 4: kid, 16: typ, ? -65537: certificate }
+//! protected = bstr .cbor { 1: -19, 4: kid, 16: typ, ? -65537: certificate / ? -65538: admission }
 //! signature = Ed25519 over [ "Signature1", protected, external_aad, payload ]
 //! ```
 
@@ -19,9 +19,22 @@ const HEADER_KID: i64 = 4;
 const HEADER_TYP: i64 = 16;
 /// Private use (RFC 9052 section 11.1: labels below -65536).
 const HEADER_CERTIFICATE: i64 = -65537;
+/// Private use, too.
+const HEADER_ADMISSION: i64 = -65538;
 /// Room for what stands around the byte strings of a structure: tag, array, heads of at most 9 bytes, the
 /// label.
 const HEADS_BYTES_MAX: usize = 64;
+
+/// What a structure says of the key that signed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Signer<'a> {
+    /// Nothing: its reader knows the key.
+    Known,
+    /// The tenant has certified the key: the certificate.
+    Certified(&'a [u8]),
+    /// It is the identity key of a device that the tenant has admitted: the admission.
+    Admitted(&'a [u8]),
+}
 
 /// A signed structure that was read and not yet believed.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +44,7 @@ pub(crate) struct Sign1<'a> {
     pub(crate) payload: &'a [u8],
     pub(crate) kid: KeyId,
     pub(crate) typ: &'a str,
-    pub(crate) certificate: Option<&'a [u8]>,
+    pub(crate) signer: Signer<'a>,
 }
 
 impl<'a> Sign1<'a> {
@@ -61,12 +74,19 @@ impl<'a> Sign1<'a> {
         let kid = KeyId(reader.array("kid")?);
         fields.key(&mut reader, HEADER_TYP)?;
         let typ = reader.text("typ", 64)?;
-        let certificate = match fields.optional(&mut reader, HEADER_CERTIFICATE)? {
-            true => Some(reader.bytes()?),
-            false => None,
+        let mut optional = |label| match fields.optional(&mut reader, label)? {
+            true => reader.bytes().map(Some),
+            false => Ok(None),
         };
+        let (certificate, admission) = (optional(HEADER_CERTIFICATE)?, optional(HEADER_ADMISSION)?);
         fields.end()?;
-        Ok(Self { protected, signature, payload, kid, typ, certificate })
+        let signer = match (certificate, admission) {
+            (None, None) => Signer::Known,
+            (Some(certificate), None) => Signer::Certified(certificate),
+            (None, Some(admission)) => Signer::Admitted(admission),
+            (Some(_), Some(_)) => return Err(FormatError::WrongField),
+        };
+        Ok(Self { protected, signature, payload, kid, typ, signer })
     }
 
     /// Verifies the signature by `key` over the structure and `external_aad`.
@@ -79,7 +99,15 @@ impl<'a> Sign1<'a> {
 
     /// The certificate that the structure must carry.
     pub(crate) fn required_certificate(&self) -> Result<&'a [u8], FormatError> {
-        self.certificate.ok_or(FormatError::WrongField)
+        match self.signer {
+            Signer::Certified(certificate) => Ok(certificate),
+            Signer::Known | Signer::Admitted(_) => Err(FormatError::WrongField),
+        }
+    }
+
+    /// The structure must be one whose reader knows the key.
+    pub(crate) fn check_known(&self) -> Result<(), FormatError> {
+        if self.signer == Signer::Known { Ok(()) } else { Err(FormatError::WrongField) }
     }
 }
 
@@ -87,17 +115,23 @@ impl<'a> Sign1<'a> {
 pub(crate) fn sign(
     key: &SigningKey,
     typ: &str,
-    certificate: Option<&[u8]>,
+    signer: Signer<'_>,
     payload: &[u8],
     external_aad: &[u8],
 ) -> Vec<u8> {
     let mut header = Writer::new();
-    header.map(3 + usize::from(certificate.is_some()));
+    header.map(if signer == Signer::Known { 3 } else { 4 });
     header.int(HEADER_ALG).int(ALG_ED25519);
     header.int(HEADER_KID).bytes(key.verifying_key().key_id().as_bytes());
     header.int(HEADER_TYP).text(typ);
-    if let Some(certificate) = certificate {
-        header.int(HEADER_CERTIFICATE).bytes(certificate);
+    match signer {
+        Signer::Known => {}
+        Signer::Certified(certificate) => {
+            header.int(HEADER_CERTIFICATE).bytes(certificate);
+        }
+        Signer::Admitted(admission) => {
+            header.int(HEADER_ADMISSION).bytes(admission);
+        }
     }
     let protected = header.finish();
     let signature = key.sign(&to_be_signed(&protected, external_aad, payload));
@@ -121,14 +155,16 @@ mod tests {
 
     #[test]
     fn header_labels_sort_as_they_are_written() {
-        // 01, 04, 10, 3a00010000: bytewise order of the encoded keys.
+        // 01, 04, 10, 3a00010000 or 3a00010001: bytewise order of the encoded keys.
         let key = SigningKey::from_seed(&[7; 32]);
-        let bytes = sign(&key, "typ", Some(&[1, 2]), b"payload", b"");
-        let signed = Sign1::read(&bytes, 4096, "typ").unwrap();
-        assert_eq!(signed.certificate, Some(&[1, 2][..]));
-        assert_eq!(signed.verify(&key.verifying_key(), b""), Ok(()));
-        assert_eq!(signed.verify(&key.verifying_key(), b"x"), Err(TrustError::BadSignature));
-        let other = SigningKey::from_seed(&[8; 32]).verifying_key();
-        assert_eq!(signed.verify(&other, b""), Err(TrustError::BadSignature));
+        for signer in [Signer::Known, Signer::Certified(&[1, 2]), Signer::Admitted(&[3])] {
+            let bytes = sign(&key, "typ", signer, b"payload", b"");
+            let signed = Sign1::read(&bytes, 4096, "typ").unwrap();
+            assert_eq!(signed.signer, signer);
+            assert_eq!(signed.verify(&key.verifying_key(), b""), Ok(()));
+            assert_eq!(signed.verify(&key.verifying_key(), b"x"), Err(TrustError::BadSignature));
+            let other = SigningKey::from_seed(&[8; 32]).verifying_key();
+            assert_eq!(signed.verify(&other, b""), Err(TrustError::BadSignature));
+        }
     }
 }

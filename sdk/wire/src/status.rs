@@ -15,7 +15,7 @@ use crate::error::{FormatError, TrustError};
 use crate::id::{DeviceId, KeyId, TenantId};
 use crate::key::SigningKey;
 use crate::limits::{CLOCK_SKEW_SECONDS_MAX, STATUS_BYTES_MAX, STATUS_ENTRIES_MAX};
-use crate::sign1::{self, Sign1};
+use crate::sign1::{self, Sign1, Signer};
 use crate::trust::TenantTrust;
 
 const TYP: &str = "sealpost-status-v1+cose";
@@ -77,7 +77,7 @@ impl TenantStatus {
         for device in &self.revoked_devices {
             writer.bytes(device.as_bytes());
         }
-        let bytes = sign1::sign(key, TYP, Some(certificate), &writer.finish(), &[]);
+        let bytes = sign1::sign(key, TYP, Signer::Certified(certificate), &writer.finish(), &[]);
         SignedStatus::read(&bytes)?;
         Ok(bytes)
     }

@@ -76,7 +76,7 @@ fn every_type_stands_on_the_page() {
             .map(str::to_owned)
             .collect()
     };
-    assert_eq!(types(&source).len(), 15);
+    assert_eq!(types(&source).len(), 16);
     assert_eq!(types(section("## 2. Keys and signatures")), types(&source));
     assert_eq!(types(CDDL), types(&source));
 }
@@ -96,6 +96,8 @@ fn the_limits_are_those_of_the_code() {
         ("receipt, unopenable", limits::RECEIPT_BYTES_MAX),
         ("wipe order", limits::ORDER_BYTES_MAX),
         ("device set", limits::DEVICE_SET_BYTES_MAX),
+        ("mailbox statement", limits::MAILBOX_STATEMENT_BYTES_MAX),
+        ("member credential", limits::MEMBER_CREDENTIAL_BYTES_MAX),
     ] {
         assert!(PAGE.contains(&format!("| {structure} | {bytes} |")), "{structure}: {bytes}");
     }
@@ -116,6 +118,8 @@ fn the_limits_are_those_of_the_code() {
         ("5 => [0*{} bstr .cbor record]", limits::DEVICES_PER_SET_MAX),
         ("6 => [0*{} id]", limits::REVOKED_PER_SET_MAX),
         ("4 => 1..{},                ; how many leaves", limits::PREKEYS_PER_BATCH_MAX),
+        ("? 7 => [1*{} bstr .cbor device-set]", limits::MLS_SETS_MAX),
+        ("1 => bstr .size (1..{}),              ; MLSMessage", limits::SIGNED_BYTES_MAX),
         ("sequence: 0..{},", usize::try_from(limits::SLOT_SEQUENCE_MAX).unwrap()),
         ("name = tstr .regexp \"[a-z0-9][a-z0-9.-]{0,{}}\"", limits::NAME_BYTES_MAX - 1),
     ] {

@@ -14,6 +14,7 @@ use sealpost_wire::device_set::DeviceSet;
 use sealpost_wire::http_signature::{RequestParts, SignatureHeaders, SignedRequest};
 use sealpost_wire::id::DeviceId;
 use sealpost_wire::key::{RequestKey, VerifyingKey};
+use sealpost_wire::member::{MailboxStatement, MemberCredential};
 use sealpost_wire::merkle;
 use sealpost_wire::order::WipeOrder;
 use sealpost_wire::prekey::{PrekeyBatch, PrekeyLeaf, ProvenPrekey, VerifiedPrekey};
@@ -38,6 +39,8 @@ fn every_structure_is_read_or_refused_with_its_code() {
             "status" => status(&file, given),
             "wipe" => wipe(&file, given),
             "admission" => admission(&file, given),
+            "mailbox" => mailbox(&file, given),
+            "member" => member(&file, given),
             "device_set" => device_set(&file, given),
             "ticket" => Ok(ticket(given)),
             "record" => record(given),
@@ -63,7 +66,7 @@ fn every_structure_is_read_or_refused_with_its_code() {
         *counts.entry(kind.to_owned()).or_insert(0) += 1;
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    assert_eq!(counts.len(), 16, "{counts:?}");
+    assert_eq!(counts.len(), 18, "{counts:?}");
 }
 
 fn trust(file: &Value, given: &Value) -> TenantTrust {
@@ -128,6 +131,26 @@ fn admission(file: &Value, given: &Value) -> Read {
         "device": admission.record.device,
         "issued": admission.issued,
         "identity_key": HEXLOWER.encode(admission.record.identity_key.as_bytes()),
+    }))
+}
+
+fn mailbox(file: &Value, given: &Value) -> Read {
+    let record = DeviceRecord::verify(&hex(&given["record"])).unwrap();
+    let (statement, certificate) =
+        MailboxStatement::verify(&hex(&given["bytes"]), &trust(file, given), &record)
+            .map_err(|error| error.code())?;
+    Ok(json!({ "sender": certificate.subject, "device": statement.device, "issued": statement.issued }))
+}
+
+fn member(file: &Value, given: &Value) -> Read {
+    let bytes = hex(&given["bytes"]);
+    let credential = MemberCredential::read(&bytes).map_err(|error| error.code())?;
+    assert_eq!(credential.to_bytes(), bytes);
+    let member = credential.verify(&trust(file, given)).map_err(|error| error.code())?;
+    Ok(json!({
+        "device": member.record().device,
+        "identity_key": HEXLOWER.encode(member.record().identity_key.as_bytes()),
+        "sender": member.sender,
     }))
 }
 

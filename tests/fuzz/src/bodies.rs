@@ -30,6 +30,9 @@ pub(crate) fn relay(input: &[u8]) {
                     submission.boxes.iter().filter(|other| other.device == one.device).count() == 1
                 });
                 assert!(!stays || turned.digest() == submission.digest(), "the order of boxes is nothing");
+                let unclaimed = Submission { slot: None, ..submission.clone() };
+                let same = unclaimed.digest() == submission.digest();
+                assert_eq!(same, submission.slot.is_none(), "a claim is something");
             }
         }
         1 => drop(body::<DeviceRegistration>(json)),

@@ -6,6 +6,7 @@ use sealpost_wire::key::{ALG_ED25519, SigningKey};
 
 const TAG_SIGN1: u64 = 18;
 const LABEL_CERTIFICATE: i64 = -65537;
+const LABEL_ADMISSION: i64 = -65538;
 
 /// `payload` as a structure of type `typ`, signed by `key`.
 pub(crate) fn sign1(
@@ -15,11 +16,33 @@ pub(crate) fn sign1(
     payload: &[u8],
     external_aad: &[u8],
 ) -> Vec<u8> {
+    let signer = certificate.map(|certificate| (LABEL_CERTIFICATE, certificate));
+    signed_by(key, typ, signer, payload, external_aad)
+}
+
+/// The same, signed by the identity key of the device that `admission` admits.
+pub(crate) fn sign1_admitted(
+    identity: &SigningKey,
+    typ: &str,
+    admission: &[u8],
+    payload: &[u8],
+    external_aad: &[u8],
+) -> Vec<u8> {
+    signed_by(identity, typ, Some((LABEL_ADMISSION, admission)), payload, external_aad)
+}
+
+fn signed_by(
+    key: &SigningKey,
+    typ: &str,
+    signer: Option<(i64, &[u8])>,
+    payload: &[u8],
+    external_aad: &[u8],
+) -> Vec<u8> {
     let protected = write(|to| {
-        to.map(3 + u64::from(certificate.is_some()))?.u8(1)?.i64(ALG_ED25519)?;
+        to.map(3 + u64::from(signer.is_some()))?.u8(1)?.i64(ALG_ED25519)?;
         to.u8(4)?.bytes(key.verifying_key().key_id().as_bytes())?.u8(16)?.str(typ)?;
-        if let Some(certificate) = certificate {
-            to.i64(LABEL_CERTIFICATE)?.bytes(certificate)?;
+        if let Some((label, signer)) = signer {
+            to.i64(label)?.bytes(signer)?;
         }
         Ok(())
     });

@@ -37,7 +37,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 22] = [
+pub const TARGETS: [Target; 25] = [
     Target { name: "admission", check: signed::admission, input_bytes_max: 1024 },
     Target { name: "apns_answer", check: provider::apns_answer, input_bytes_max: 512 },
     Target { name: "certificate", check: signed::certificate, input_bytes_max: 400 },
@@ -49,7 +49,10 @@ pub const TARGETS: [Target; 22] = [
     Target { name: "fcm_answer", check: provider::fcm_answer, input_bytes_max: 1024 },
     Target { name: "hl7", check: clinical::hl7, input_bytes_max: 4096 },
     Target { name: "keyserver_bodies", check: bodies::keyserver, input_bytes_max: 4096 },
+    Target { name: "mailbox_statement", check: signed::mailbox_statement, input_bytes_max: 512 },
+    Target { name: "member_credential", check: signed::member_credential, input_bytes_max: 3136 },
     Target { name: "mllp", check: clinical::mllp, input_bytes_max: 1024 },
+    Target { name: "mls_frame", check: sealed::mls_frame, input_bytes_max: 4096 },
     Target { name: "notification", check: sealed::notification, input_bytes_max: 4096 },
     Target { name: "padding", check: sealed::padding, input_bytes_max: 2048 },
     Target { name: "prekeys", check: signed::prekeys, input_bytes_max: 4096 },

@@ -1,14 +1,16 @@
 //! Sealed messages, and what is inside them.
 
 use sealpost_open::open;
+use sealpost_wire::author::{Author, AuthorName};
 use sealpost_wire::message::{SealedHeader, SealedMessage, SignedMessage};
 use sealpost_wire::padding::{pad, padded_size, unpad};
-use sealpost_wire::payload::{Frame, Notification};
+use sealpost_wire::payload::{Frame, GroupInfoBody, MlsKind, Notification};
 
-use crate::cose::sign1;
+use crate::cose::{sign1, sign1_admitted};
 use crate::world::{DEVICE, NOW, TRANSPORT, world};
 
 pub(crate) const TYP_NOTIFICATION: &str = "sealpost-notification-v1+cose";
+pub(crate) const TYP_MLS: &str = "sealpost-mls-v1+cose";
 
 /// Input: a sealed message. Its prekey is taken for the phone's own, so that decryption is reached.
 pub(crate) fn sealed(bytes: &[u8]) {
@@ -44,7 +46,8 @@ pub(crate) fn notification(payload: &[u8]) {
     let bytes = sign1(&sender.key, TYP_NOTIFICATION, Some(&sender.certificate), payload, &external_aad);
     let signed = SignedMessage::read(&bytes).expect("the form around it is right");
     let Ok(verified) = signed.verify(&context, &world.trust, NOW) else { return };
-    let Frame::Notification(notification) = verified.frame;
+    let Frame::Notification(notification) = verified.frame else { panic!("the type says otherwise") };
+    assert!(matches!(verified.author, Author::Sender(_)));
     assert_eq!(notification.check(), Ok(()), "what can be read can be written");
     let again = notification.sign(&context, &sender.key, &sender.certificate).expect("it was checked");
     assert_eq!(*again, bytes);
@@ -52,4 +55,23 @@ pub(crate) fn notification(payload: &[u8]) {
     let from_json: Notification = serde_json::from_slice(&json).expect("it was written a moment ago");
     assert_eq!(from_json, *notification);
     assert_eq!((context.transport_id, context.device), (TRANSPORT, DEVICE));
+}
+
+/// Input: an MLS frame's payload, signed as an admitted device would and opened as the phone would.
+pub(crate) fn mls_frame(payload: &[u8]) {
+    let world = world();
+    let context = world.context();
+    let bytes = sign1_admitted(&world.identity, TYP_MLS, &world.admission, payload, &context.to_bytes());
+    let signed = SignedMessage::read(&bytes).expect("the form around it is right");
+    let Ok(verified) = signed.verify(&context, &world.trust, NOW) else { return };
+    assert_eq!(verified.author.name(), AuthorName::Device(DEVICE));
+    let Frame::Mls(frame) = verified.frame else { panic!("the type says otherwise") };
+    assert_eq!(frame.check(), Ok(()), "what can be read can be written");
+    let again = frame.sign(&context, &world.identity, &world.admission).expect("it was checked");
+    assert_eq!(*again, bytes);
+    assert_eq!(frame.kind == MlsKind::RejoinRequest, frame.body.is_empty());
+    if frame.kind == MlsKind::GroupInfo {
+        let info = GroupInfoBody::read(&frame.body).expect("the frame was read");
+        assert_eq!(*info.to_bytes(), frame.body);
+    }
 }

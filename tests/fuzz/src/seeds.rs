@@ -6,23 +6,25 @@ use std::sync::LazyLock;
 
 use rand_core::{TryCryptoRng, TryRng};
 use sealpost_seal::{Envelope, seal};
-use sealpost_wire::admission::Admission;
 use sealpost_wire::assertion;
 use sealpost_wire::base64url::{self, Base64Url};
 use sealpost_wire::device_set::DeviceSetDraft;
 use sealpost_wire::http_signature::{RequestParts, sign};
-use sealpost_wire::id::{DeviceId, Digest, KeyId, NotificationId, OrderId, PrekeyId};
+use sealpost_wire::id::{DeviceId, Digest, GroupId, KeyId, NotificationId, OrderId, PrekeyId};
 use sealpost_wire::key::RequestSigningKey;
+use sealpost_wire::member::{MailboxStatement, MemberCredential};
 use sealpost_wire::merkle;
 use sealpost_wire::message::Suite;
 use sealpost_wire::order::WipeOrder;
 use sealpost_wire::padding;
 use sealpost_wire::payload::{
-    Attachment, DirectoryHead, Notification, Part, Priority, QuickReply, Sensitivity, Text,
+    Attachment, DirectoryHead, GroupInfoBody, MlsFrame, MlsKind, Notification, Part, Priority, QuickReply,
+    Sensitivity, Text,
 };
 use sealpost_wire::prekey::{PrekeyKind, PrekeyLeaf, ProvenPrekey, VerifiedPrekey, sign_batch};
 use sealpost_wire::receipt::{Receipt, ReceiptStatement};
 use sealpost_wire::record::enrol;
+use sealpost_wire::slot::SlotCapability;
 use sealpost_wire::status::{Revocation, TenantStatus};
 use sealpost_wire::ticket::EnrolmentLink;
 use serde_json::{Value, json};
@@ -37,6 +39,7 @@ pub fn all() -> Vec<(&'static str, Vec<u8>)> {
     let mut seeds = Vec::new();
     signed(&mut seeds);
     messages(&mut seeds);
+    groups(&mut seeds);
     clinical(&mut seeds);
     bodies(&mut seeds);
     requests(&mut seeds);
@@ -74,11 +77,8 @@ fn signed(seeds: &mut Seeds) {
     seeds.push(("tenant_status", payload(&full)));
     seeds.push(("envelope", full));
 
-    let enrol_key = &world.enrol;
-    let admission =
-        Admission::sign(&world.tenant, &world.record_bytes, NOW, &enrol_key.key, &enrol_key.certificate);
-    seeds.push(("admission", payload(&admission)));
-    seeds.push(("envelope", admission));
+    seeds.push(("admission", payload(&world.admission)));
+    seeds.push(("envelope", world.admission.clone()));
     let order = WipeOrder {
         id: OrderId([3; 16]),
         tenant: world.tenant.clone(),
@@ -212,6 +212,39 @@ fn messages(seeds: &mut Seeds) {
     seeds.push(("sealed", header.finish(&[9; 32], &[0; 64])));
 }
 
+/// What members of groups show and send.
+fn groups(seeds: &mut Seeds) {
+    let world = world();
+    let statement = MailboxStatement {
+        tenant: world.tenant.clone(),
+        device: DEVICE,
+        identity: world.record.identity_key.digest(),
+        issued: NOW,
+    };
+    let statement = statement.sign(&world.send.key, &world.send.certificate).expect("a statement");
+    seeds.push(("mailbox_statement", payload(&statement)));
+    seeds.push(("envelope", statement.clone()));
+    for statement in [None, Some(statement)] {
+        let credential = MemberCredential { admission: world.admission.clone(), statement }.to_bytes();
+        seeds.push(("member_credential", credential.clone()));
+        seeds.push(("envelope", credential));
+    }
+
+    let capability = SlotCapability::from_bytes([3; 32]);
+    let info = GroupInfoBody { group_info: b"a GroupInfo".to_vec(), capability }.to_bytes();
+    for (kind, body, sets) in [
+        (MlsKind::Message, &b"an MLSMessage"[..], vec![]),
+        (MlsKind::Welcome, b"a Welcome", vec![device_set(), vec![1]]),
+        (MlsKind::RejoinRequest, b"", vec![]),
+        (MlsKind::GroupInfo, &info, vec![]),
+    ] {
+        let frame = MlsFrame { created: NOW, kind, group: GroupId([2; 32]), body: body.to_vec(), sets };
+        let signed = frame.sign(&world.context(), &world.identity, &world.admission).expect("a frame");
+        seeds.push(("mls_frame", payload(&signed)));
+        seeds.push(("envelope", signed.to_vec()));
+    }
+}
+
 fn notification(is_full: bool) -> Notification {
     let text = |title: &str| Text { title: title.to_owned(), body: "Please open the app.".to_owned() };
     let mut notification = Notification {
@@ -309,6 +342,9 @@ fn bodies(seeds: &mut Seeds) {
                "scope": "sender"}),
     ];
     push_bodies(seeds, "relay_bodies", &relay);
+    let claim = json!({"slot": id, "sequence": 7, "capability": base64url::encode(&[3; 32]), "next": digest});
+    let claimed = json!({"expires_at": 1_800_000_000, "priority": "bulk", "boxes": [], "slot": claim});
+    seeds.push(("relay_bodies", [vec![0], json_of(&claimed)].concat()));
     push_bodies(seeds, "keyserver_bodies", &keyserver);
 }
 

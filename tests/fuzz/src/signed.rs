@@ -7,6 +7,7 @@ use sealpost_wire::base64url::Base64Url;
 use sealpost_wire::certificate::{Purpose, SignedCertificate};
 use sealpost_wire::device_set::{DeviceSet, DeviceSetDraft};
 use sealpost_wire::limits::{DEVICES_PER_SET_MAX, PREKEYS_PER_BATCH_MAX};
+use sealpost_wire::member::{MailboxStatement, MemberCredential};
 use sealpost_wire::message::{SealedMessage, SignedMessage};
 use sealpost_wire::order::WipeOrder;
 use sealpost_wire::prekey::{PrekeyBatch, PrekeyLeaf, ProvenPrekey, VerifiedPrekey};
@@ -21,6 +22,7 @@ use crate::world::{DEVICE, NOW, world};
 pub(crate) const TYP_CERTIFICATE: &str = "sealpost-certificate-v1+cose";
 pub(crate) const TYP_STATUS: &str = "sealpost-status-v1+cose";
 pub(crate) const TYP_ADMISSION: &str = "sealpost-admission-v1+cose";
+pub(crate) const TYP_MAILBOX: &str = "sealpost-mailbox-v1+cose";
 pub(crate) const TYP_WIPE: &str = "sealpost-wipe-v1+cose";
 pub(crate) const TYP_RECORD: &str = "sealpost-record-v1+cose";
 pub(crate) const TYP_DEVICE_SET: &str = "sealpost-device-set-v1+cose";
@@ -76,6 +78,35 @@ pub(crate) fn admission(payload: &[u8]) {
     let record = admission.record.sign(&world.identity).expect("no other record is signed here");
     let again = Admission::sign(&world.tenant, &record, admission.issued, &signer.key, &signer.certificate);
     assert_eq!(again, bytes);
+}
+
+/// Input: a mailbox statement's payload.
+pub(crate) fn mailbox_statement(payload: &[u8]) {
+    let world = world();
+    let signer = &world.send;
+    let bytes = sign1(&signer.key, TYP_MAILBOX, Some(&signer.certificate), payload, &[]);
+    let verified = MailboxStatement::verify(&bytes, &world.trust, &world.record);
+    let credential = MemberCredential { admission: world.admission.clone(), statement: Some(bytes.clone()) };
+    let member = credential.verify(&world.trust);
+    let Ok((statement, certificate)) = verified else {
+        assert!(member.is_err(), "a statement that is refused makes no member");
+        return;
+    };
+    assert_eq!(statement.sign(&signer.key, &signer.certificate), Ok(bytes));
+    assert_eq!((statement.device, statement.identity), (DEVICE, world.record.identity_key.digest()));
+    assert_eq!(member.map(|member| member.sender), Ok(Some(certificate.subject)));
+}
+
+/// Input: a member's credential, as it stands.
+pub(crate) fn member_credential(bytes: &[u8]) {
+    let world = world();
+    let Ok(credential) = MemberCredential::read(bytes) else { return };
+    assert_eq!(credential.to_bytes(), bytes);
+    let Ok(member) = credential.verify(&world.trust) else { return };
+    assert_eq!(Admission::verify(&credential.admission, &world.trust).as_ref(), Ok(&member.admission));
+    assert_eq!(member.sender.is_some(), credential.statement.is_some());
+    let plain = MemberCredential { statement: None, ..credential };
+    assert_eq!(plain.verify(&world.trust).map(|member| member.sender), Ok(None));
 }
 
 /// Input: a wipe order's payload.
@@ -209,6 +240,8 @@ pub(crate) fn envelope(bytes: &[u8]) {
     note("status", SignedStatus::read(bytes).is_ok());
     note("admission", Admission::verify(bytes, &world.trust).is_ok());
     note("wipe order", WipeOrder::verify(bytes, &world.trust, DEVICE, identity.digest()).is_ok());
+    note("mailbox statement", MailboxStatement::verify(bytes, &world.trust, &world.record).is_ok());
+    note("member credential", MemberCredential::read(bytes).is_ok());
     note("record", DeviceRecord::verify(bytes).is_ok());
     note("enrolment", Enrolment::read(bytes).is_ok());
     note("device set", DeviceSet::verified_before(bytes).is_ok());

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use sealpost_open::PrekeyPrivate;
 use sealpost_seal::{OneTimePolicy, SealPolicy, SenderIdentity, SuitePolicy};
 use sealpost_service::tenants::Tenants;
+use sealpost_wire::admission::Admission;
 use sealpost_wire::certificate::{Certificate, Purpose, Role};
 use sealpost_wire::clock::UnixTime;
 use sealpost_wire::context::MessageContext;
@@ -37,6 +38,8 @@ pub(crate) struct World {
     pub(crate) device_request: RequestSigningKey,
     pub(crate) record: DeviceRecord,
     pub(crate) record_bytes: Vec<u8>,
+    /// The enroller's admission of the phone.
+    pub(crate) admission: Vec<u8>,
 }
 
 pub(crate) struct Certified {
@@ -81,14 +84,17 @@ impl World {
             created: NOW.minus(3600),
         };
         let roots = vec![root.verifying_key()];
+        let enrol = certified(Purpose::Enrol, 4, &[]);
+        let record_bytes = record.sign(&identity).expect("a record");
         Self {
             send: certified(Purpose::Send, 2, &[]),
             request: certified(Purpose::Request, 3, &[Role::Sender, Role::Enroller]),
-            enrol: certified(Purpose::Enrol, 4, &[]),
             revoke: certified(Purpose::Revoke, 5, &[]),
             trust: TenantTrust::new(tenant.clone(), roots.clone()),
             tenants: Tenants::new([(tenant.clone(), roots)]),
-            record_bytes: record.sign(&identity).expect("a record"),
+            admission: Admission::sign(&tenant, &record_bytes, NOW, &enrol.key, &enrol.certificate),
+            enrol,
+            record_bytes,
             tenant,
             root,
             secret,

@@ -5,9 +5,11 @@ use sealpost_wire::assertion;
 use sealpost_wire::certificate::{Certificate, Purpose, Role};
 use sealpost_wire::clock::UnixTime;
 use sealpost_wire::http_signature::{RequestParts, SignatureHeaders, sign};
-use sealpost_wire::id::DeviceId;
+use sealpost_wire::id::{DeviceId, SlotId};
 use sealpost_wire::key::{RequestKey, RequestSigningKey, SignRequest};
+use sealpost_wire::limits::SLOT_SEQUENCE_MAX;
 use sealpost_wire::payload::Priority;
+use sealpost_wire::slot::{SlotCapability, SlotClaim};
 use serde_json::{Value, json};
 
 use crate::structures::Structure;
@@ -184,10 +186,28 @@ fn submissions() -> Vec<Value> {
         device: DeviceId(world::id(name)),
         sealed: format!("a box for the {name}").into_bytes().into(),
     };
-    let digest = |name, what, priority: Priority, boxes: Vec<SubmittedBox>| {
-        let submission = Submission { expires_at: NOW, priority, boxes, slot: None };
+    let claimed = |name, what, priority: Priority, boxes: Vec<SubmittedBox>, slot: Option<SlotClaim>| {
+        let submission = Submission { expires_at: NOW, priority, boxes, slot };
         Structure::new("submission", name, what, json!({ "submission": submission }))
             .gives(json!({ "digest": submission.digest().to_string() }))
+    };
+    let digest = |name, what, priority, boxes| claimed(name, what, priority, boxes, None);
+    let capability = |epoch: &str| SlotCapability::from_bytes(world::seed(&format!("capability {epoch}")));
+    let first = SlotClaim {
+        slot: SlotId(world::id("slot")),
+        sequence: 7,
+        capability: None,
+        next: capability("of the second claim").digest(),
+    };
+    let second = SlotClaim {
+        sequence: 8,
+        capability: Some(capability("of the second claim")),
+        next: capability("of the third claim").digest(),
+        ..first.clone()
+    };
+    let last = SlotClaim { sequence: SLOT_SEQUENCE_MAX, ..second.clone() };
+    let with = |name, what, claim| {
+        claimed(name, what, Priority::Normal, vec![boxed("phone"), boxed("tablet")], Some(claim))
     };
     vec![
         digest("two boxes", "its digest", Priority::Critical, vec![boxed("phone"), boxed("tablet")]),
@@ -198,5 +218,8 @@ fn submissions() -> Vec<Value> {
             vec![boxed("tablet"), boxed("phone")],
         ),
         digest("another priority", "another digest", Priority::Bulk, vec![boxed("phone"), boxed("tablet")]),
+        with("a claim that makes a slot", "it shows no capability", first),
+        with("a claim", "it shows the capability that the claim before asked for", second),
+        with("the last claim", "the highest sequence number", last),
     ]
 }

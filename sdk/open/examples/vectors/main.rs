@@ -9,6 +9,8 @@ mod device_structures;
 mod exchanges;
 mod forge;
 mod look_ups;
+mod members;
+mod mls_frames;
 mod negative;
 mod outer_forms;
 mod payloads;

@@ -258,7 +258,6 @@ fn frames(good: &Good) -> Vec<Case> {
     vec![
         case("reply", "a frame that is reserved", "sealpost-reply-v1+cose", "frame_unsupported"),
         case("recall", "a frame that is reserved", "sealpost-recall-v1+cose", "frame_unsupported"),
-        case("MLS", "a frame that is reserved", "sealpost-mls-v1+cose", "frame_unsupported"),
         case("a receipt", "typ is a receipt's", "sealpost-receipt-v1+cose", "wrong_typ"),
         case("version 2", "typ is one that does not exist", "sealpost-notification-v2+cose", "wrong_typ"),
     ]

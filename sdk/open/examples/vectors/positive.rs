@@ -9,11 +9,11 @@ use sealpost_wire::context::MessageContext;
 use sealpost_wire::id::{Digest, NotificationId};
 use sealpost_wire::message::Suite;
 use sealpost_wire::payload::{
-    Attachment, DirectoryHead, Notification, Part, Priority, QuickReply, Sensitivity, Text,
+    Attachment, DirectoryHead, Frame, Notification, Part, Priority, QuickReply, Sensitivity, Text,
 };
 use sealpost_wire::prekey::PrekeyKind;
 
-use crate::sealed::{Case, phone_key, suite_name};
+use crate::sealed::{Case, message_json, phone_key, suite_name};
 use crate::world::{self, DAY, Device, Dice, NOW};
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -152,7 +152,7 @@ fn opens_with(
         key: phone_key(suite),
         trust: "st-mary",
         now: NOW,
-        outcome: Ok(Box::new(notification)),
+        outcome: Ok(message_json("lab", &Frame::Notification(Box::new(notification)))),
     }
 }
 

@@ -5,13 +5,13 @@ use sealpost_open::PrekeyPrivate;
 use sealpost_wire::clock::UnixTime;
 use sealpost_wire::context::MessageContext;
 use sealpost_wire::message::Suite;
-use sealpost_wire::payload::Notification;
+use sealpost_wire::payload::{Frame, MlsFrame, Notification};
 use sealpost_wire::prekey::PrekeyKind;
 use sealpost_wire::status::Revocation;
 use serde_json::{Map, Value, json};
 
 use crate::world::{self, NOW};
-use crate::{look_ups, negative, payloads, positive};
+use crate::{look_ups, mls_frames, negative, payloads, positive};
 
 /// One sealed message and what an opener says to it.
 #[derive(Clone)]
@@ -24,13 +24,15 @@ pub(crate) struct Case {
     pub(crate) key: &'static str,
     pub(crate) trust: &'static str,
     pub(crate) now: UnixTime,
-    pub(crate) outcome: Result<Box<Notification>, &'static str>,
+    /// The message as JSON, or the code.
+    pub(crate) outcome: Result<Value, &'static str>,
 }
 
 pub(crate) fn vectors() -> Value {
     let mut cases = positive::cases();
     cases.extend(negative::cases());
     cases.extend(payloads::cases());
+    cases.extend(mls_frames::cases());
     json!({
         "keys": keys(),
         "trusts": trusts(),
@@ -83,7 +85,7 @@ fn keys() -> Value {
 }
 
 fn trusts() -> Value {
-    let (lab, other) = (world::key("lab"), world::key("cafeteria"));
+    let (lab, other, enroller) = (world::key("lab"), world::key("cafeteria"), world::key("portal"));
     let tablet = world::tablet().id;
     let mut trusts = Map::new();
     for (name, tenant, status) in [
@@ -96,6 +98,12 @@ fn trusts() -> Value {
         ),
         ("sender compromised", "st-mary", Some(world::status(8, &[(&lab, Revocation::Compromised)], &[]))),
         ("sender retired", "st-mary", Some(world::status(8, &[(&lab, Revocation::Retired)], &[]))),
+        (
+            "enroller compromised",
+            "st-mary",
+            Some(world::status(9, &[(&enroller, Revocation::Compromised)], &[])),
+        ),
+        ("enroller retired", "st-mary", Some(world::status(9, &[(&enroller, Revocation::Retired)], &[]))),
     ] {
         let value = json!({
             "tenant": tenant,
@@ -119,7 +127,7 @@ pub(crate) fn context_json(context: &MessageContext) -> Value {
 
 fn case_json(case: &Case) -> Value {
     let (code, message) = match &case.outcome {
-        Ok(notification) => (Value::Null, notification_json(notification)),
+        Ok(message) => (Value::Null, message.clone()),
         Err(code) => (json!(code), Value::Null),
     };
     // A huge message is one byte again and again.
@@ -142,8 +150,26 @@ fn case_json(case: &Case) -> Value {
     })
 }
 
-/// A notification of the laboratory, as JSON; bytes in hexadecimal.
-pub(crate) fn notification_json(notification: &Notification) -> Value {
+/// What `author` says, as JSON; bytes in hexadecimal.
+pub(crate) fn message_json(author: &str, frame: &Frame) -> Value {
+    match frame {
+        Frame::Notification(notification) => notification_json(author, notification),
+        Frame::Mls(frame) => mls_json(author, frame),
+    }
+}
+
+fn mls_json(author: &str, frame: &MlsFrame) -> Value {
+    json!({
+        "author": author,
+        "created": frame.created.0,
+        "kind": frame.kind.code(),
+        "group": frame.group.to_string(),
+        "body": hex(&frame.body),
+        "sets": frame.sets.iter().map(hex).collect::<Vec<_>>(),
+    })
+}
+
+fn notification_json(author: &str, notification: &Notification) -> Value {
     let parts = notification.parts.iter().map(|part| json!([part.media_type, hex(&part.bytes)]));
     let replies =
         notification.replies.iter().map(|reply| json!({ "code": reply.code, "labels": reply.labels }));
@@ -156,7 +182,7 @@ pub(crate) fn notification_json(notification: &Notification) -> Value {
         })
     });
     json!({
-        "sender": "lab",
+        "author": author,
         "id": notification.id.to_string(),
         "revision": notification.revision,
         "created": notification.created.0,
@@ -190,6 +216,17 @@ fn replays() -> Value {
             "steps": [
                 { "open": "hybrid/one language", "now": NOW.0, "code": null },
                 { "open": "classical/one language", "now": NOW.0, "code": "replayed" },
+            ],
+        },
+        {
+            "name": "an MLS frame again",
+            "what": "a device's transport ids are its own: the laboratory's message under the same one is another",
+            "steps": [
+                { "open": "hybrid/MLS: message", "now": NOW.0, "code": null },
+                { "open": "hybrid/MLS: message", "now": NOW.0 + 1, "code": "replayed" },
+                { "open": "hybrid/MLS: under a sender's transport id", "now": NOW.0 + 2, "code": null },
+                { "open": "hybrid/one language", "now": NOW.0 + 3, "code": null },
+                { "open": "hybrid/MLS: under a sender's transport id", "now": NOW.0 + 4, "code": "replayed" },
             ],
         },
         {

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::sealed::hex;
 use crate::world;
-use crate::{device_sets, device_structures, exchanges, tenant_structures};
+use crate::{device_sets, device_structures, exchanges, members, tenant_structures};
 
 /// One structure and what a verifier says to it.
 pub(crate) struct Structure {
@@ -46,6 +46,7 @@ impl Structure {
 pub(crate) fn vectors() -> Value {
     let mut structures = tenant_structures::structures();
     structures.extend(device_sets::structures());
+    structures.extend(members::structures());
     structures.extend(device_structures::structures());
     structures.extend(exchanges::structures());
     json!({ "trusts": trusts(), "structures": structures })
@@ -59,6 +60,8 @@ fn trusts() -> Value {
         ("enroller retired", Some(tenant_structures::enroller_out("retired"))),
         ("enroller compromised", Some(tenant_structures::enroller_out("compromised"))),
         ("phone revoked", Some(tenant_structures::phone_out())),
+        ("sender retired", Some(tenant_structures::sender_out("retired"))),
+        ("sender compromised", Some(tenant_structures::sender_out("compromised"))),
     ] {
         let value = json!({
             "tenant": "st-mary",

@@ -26,8 +26,16 @@ pub(crate) fn seen() -> TenantStatus {
 }
 
 pub(crate) fn enroller_out(reason: &str) -> TenantStatus {
+    out("portal", reason)
+}
+
+pub(crate) fn sender_out(reason: &str) -> TenantStatus {
+    out("lab", reason)
+}
+
+fn out(subject: &str, reason: &str) -> TenantStatus {
     let reason = if reason == "retired" { Revocation::Retired } else { Revocation::Compromised };
-    world::status(42, &[(&world::key("portal"), reason)], &[])
+    world::status(42, &[(&world::key(subject), reason)], &[])
 }
 
 pub(crate) fn phone_out() -> TenantStatus {

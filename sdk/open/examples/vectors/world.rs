@@ -4,7 +4,8 @@ use std::convert::Infallible;
 
 use rand_core::{TryCryptoRng, TryRng};
 use sealpost_open::PrekeyPrivate;
-use sealpost_seal::{SealPolicy, SenderIdentity, SuitePolicy};
+use sealpost_seal::{DeviceAuthor, SealPolicy, SenderIdentity, SuitePolicy};
+use sealpost_wire::admission::Admission;
 use sealpost_wire::base64url::Base64Url;
 use sealpost_wire::certificate::{Certificate, Purpose, Role};
 use sealpost_wire::clock::UnixTime;
@@ -142,12 +143,32 @@ pub(crate) fn signed_status(status: &TenantStatus) -> Vec<u8> {
 /// The laboratory, which sends by a policy that lets it use `suite`.
 pub(crate) fn sender(suite: Suite) -> SenderIdentity {
     let certificate = signed_certificate("st-mary", Purpose::Send, "lab");
+    SenderIdentity::new(key("lab"), certificate, policy(suite), &trust("st-mary"), NOW).unwrap()
+}
+
+fn policy(suite: Suite) -> SealPolicy {
     let suites = match suite {
         Suite::Hybrid => SuitePolicy::RequireHybrid,
         Suite::Classical => SuitePolicy::AllowClassical,
     };
-    let policy = SealPolicy { suites, ..SealPolicy::default() };
-    SenderIdentity::new(key("lab"), certificate, policy, &trust("st-mary"), NOW).unwrap()
+    SealPolicy { suites, ..SealPolicy::default() }
+}
+
+/// The portal's admission of a device.
+pub(crate) fn admission(device: &Device) -> Vec<u8> {
+    let certificate = signed_certificate("st-mary", Purpose::Enrol, "portal");
+    Admission::sign(
+        &device.record.tenant,
+        &device.record_bytes,
+        NOW.minus(90 * DAY),
+        &key("portal"),
+        &certificate,
+    )
+}
+
+/// A device that writes by a policy that lets it use `suite`.
+pub(crate) fn author(device: &Device, suite: Suite) -> DeviceAuthor {
+    DeviceAuthor::new(device.identity.clone(), admission(device), policy(suite), &trust("st-mary")).unwrap()
 }
 
 /// A device: its record, and four prekeys in one batch.
