@@ -292,6 +292,22 @@ mod tests {
     }
 
     #[test]
+    fn the_example_of_the_format_page_is_read() {
+        let page = include_str!("../FORMAT.md");
+        let hex: String = page
+            .lines()
+            .skip_while(|line| !line.starts_with("a5 01"))
+            .take_while(|line| !line.starts_with("```"))
+            .collect::<String>()
+            .split_whitespace()
+            .collect();
+        let bytes = data_encoding::HEXLOWER.decode(hex.as_bytes()).unwrap();
+        let yes = vec![GroupReply { code: "yes".into(), label: "Yes".into() }];
+        let expected = GroupContent { quick_replies: yes, ..text() };
+        assert_eq!(GroupContent::read(&bytes), Ok(expected));
+    }
+
+    #[test]
     fn a_text_does_not_show_itself() {
         assert!(!format!("{:?}", text()).contains("dose"));
     }

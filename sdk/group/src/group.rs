@@ -9,6 +9,7 @@ use openmls::group::{
 use openmls::prelude::{LeafNodeIndex, Lifetime, Member as MlsMember, SenderRatchetConfiguration};
 use rand_core::CryptoRng;
 use sealpost_wire::clock::UnixTime;
+use sealpost_wire::error::TrustError;
 use sealpost_wire::id::{DeviceId, Digest, GroupId, RecipientId, SlotId, SubjectId};
 use sealpost_wire::payload::{MlsFrame, MlsKind};
 use sealpost_wire::slot::SlotCapability;
@@ -170,7 +171,8 @@ impl<'t, S: GroupStore> Groups<'t, S> {
     }
 
     /// Asks the others to let this device go: one of them has to commit it. Until then it reads what comes, and
-    /// writes nothing. Stewards should hand over first.
+    /// writes nothing. Stewards should hand over first. A commit by somebody who had not heard of it leaves the device
+    /// in ([`Standing::In`]): it has to ask again. A device that is alone in a group forgets it ([`Self::forget`]).
     ///
     /// # Errors
     /// The device is out or about to leave already; a commit is staged.
@@ -562,7 +564,13 @@ impl Loaded {
     }
 
     pub(crate) fn is_revoked(&self, row: &Row, trust: &TenantTrust) -> bool {
-        row.void(trust).is_some() || self.record.revoked_by_set(row.device)
+        self.revocation(row, trust).is_some()
+    }
+
+    /// Why a member is not believed any more, if it is not.
+    pub(crate) fn revocation(&self, row: &Row, trust: &TenantTrust) -> Option<TrustError> {
+        let by_set = self.record.revoked_by_set(row.device).then_some(TrustError::DeviceRevoked);
+        row.void(trust).or(by_set)
     }
 
     pub(crate) fn row_of_device(&self, device: DeviceId) -> Option<&Row> {

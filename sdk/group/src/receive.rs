@@ -130,7 +130,7 @@ impl<S: GroupStore> Operation<'_, S> {
         if claimed.map_err(GroupError::Refused)? != author {
             return Err(Refusal::WrongAuthor.into());
         }
-        if let Some(error) = loaded.row_of_device(author).and_then(|row| row.void(self.trust)) {
+        if let Some(error) = loaded.row_of_device(author).and_then(|row| loaded.revocation(row, self.trust)) {
             return Err(Refusal::Credential(error).into());
         }
         match content {

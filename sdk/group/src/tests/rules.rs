@@ -207,6 +207,8 @@ fn a_member_that_its_recipient_removed_goes_with_the_evidence() {
     let removal = world.tenant.removal("doctor", 2, &world.devices[3].set, doctor);
     world.devices[1].groups().note_sets(group, &[removal]).unwrap();
     assert_eq!(world.devices[1].groups().commit_due(group).unwrap(), Some(CommitReason::Revoked));
+    let said = world.devices[3].say(group, "from a lost phone");
+    assert_eq!(refused(&mut world, 1, 3, &said.frame), "device_revoked");
     let outcomes = world.commit(1, &CommitPlan::default());
     assert_eq!(outcomes.len(), 2, "the others");
     world.assert_agreed(&[0, 1, 2]);
@@ -468,6 +470,25 @@ fn a_welcome_is_taken_once() {
     assert!(matches!(world.devices[2].process(lab, welcome), Processed::Joined { .. }));
     let again = world.devices[2].process(lab, welcome);
     assert_eq!(again, Processed::Ignored(crate::Ignored::AlreadyIn));
+}
+
+#[test]
+fn an_old_welcome_by_a_last_resort_brings_nobody_back() {
+    let mut world = World::new(&["patient"]);
+    let group = world.group;
+    let mut doctor = world.tenant.device("doctor");
+    let key_package = doctor.groups().make_key_packages(1, GroupSuite::Classical, true).unwrap().remove(0);
+    let add = vec![NewMember { key_package, set: doctor.set.clone() }];
+    let staged = world.devices[0].stage(group, &CommitPlan { add, ..CommitPlan::default() });
+    world.slot.claim(&staged.claim);
+    world.devices[0].groups().merge_staged(group).unwrap();
+    world.devices.push(doctor);
+    world.deliver(0, &staged.frames);
+    let (lab, doctor) = (world.devices[0].id(), world.devices[2].id());
+    let welcome = &staged.frames[1].frame;
+    assert_eq!(world.devices[2].process(lab, welcome), Processed::Ignored(crate::Ignored::AlreadyIn));
+    world.commit(0, &CommitPlan { remove: vec![doctor], ..CommitPlan::default() });
+    assert_eq!(world.devices[2].process(lab, welcome), Processed::Refused(Refusal::Stale));
 }
 
 #[test]
