@@ -6,8 +6,8 @@ use openmls::group::PastEpochDeletion;
 use sealpost_wire::id::GroupId;
 
 use crate::error::GroupError;
-use crate::group::{Loaded, Operation};
 use crate::limits::PAST_EPOCH_SECONDS_MAX;
+use crate::operation::{Loaded, Operation};
 use crate::record::Record;
 use crate::store::GroupStore;
 

@@ -1,39 +1,28 @@
 //! The groups of one device, during one transaction of its store.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
 
-use openmls::group::{
-    MlsGroup, MlsGroupCreateConfig, MlsGroupJoinConfig, PURE_CIPHERTEXT_WIRE_FORMAT_POLICY,
-};
-use openmls::prelude::{LeafNodeIndex, Lifetime, Member as MlsMember, SenderRatchetConfiguration};
+use openmls::group::{MlsGroup, MlsGroupCreateConfig, PURE_CIPHERTEXT_WIRE_FORMAT_POLICY};
+use openmls::prelude::Member as MlsMember;
 use rand_core::CryptoRng;
 use sealpost_wire::clock::UnixTime;
-use sealpost_wire::error::TrustError;
 use sealpost_wire::id::{DeviceId, Digest, GroupId, RecipientId, SlotId, SubjectId};
-use sealpost_wire::payload::{MlsFrame, MlsKind};
-use sealpost_wire::slot::SlotCapability;
+use sealpost_wire::payload::MlsKind;
 use sealpost_wire::trust::TenantTrust;
-use zeroize::Zeroizing;
 
 use crate::content::GroupContent;
 use crate::context::Context;
-use crate::credential::Row;
-use crate::error::{GroupError, Refusal};
+use crate::credential;
+use crate::error::GroupError;
 use crate::frame::{CommitReason, OutgoingFrame};
-use crate::limits::{
-    FORWARD_DISTANCE_MAX, GROUPS_MAX, KEY_PACKAGE_BACKDATE_SECONDS, KEY_PACKAGE_LIFETIME_SECONDS,
-    OUT_OF_ORDER_MAX, PADDING_BYTES, PAST_EPOCHS_MAX, SEQUENCE_OFFSET_BELOW, UPDATE_SECONDS,
-};
+use crate::limits::{PADDING_BYTES, PAST_EPOCHS_MAX, SEQUENCE_OFFSET_BELOW, UPDATE_SECONDS};
 use crate::member::Member;
+use crate::operation::{Loaded, Operation, lifetime, mls_id, ratchets};
 use crate::provider::Provider;
 use crate::record::Record;
 use crate::storage::{self, Kind};
 use crate::store::GroupStore;
 use crate::suite::GroupSuite;
-
-/// The exporter label of a slot's capability (RFC 9420 section 8.5); the context is the group id.
-const CAPABILITY_LABEL: &str = "sealpost slot capability";
 
 /// The groups of one device, during one transaction of its store.
 ///
@@ -256,28 +245,6 @@ impl<'t, S: GroupStore> Groups<'t, S> {
     }
 }
 
-/// One operation.
-pub(crate) struct Operation<'o, S: GroupStore> {
-    pub(crate) member: &'o Member,
-    pub(crate) trust: &'o TenantTrust,
-    pub(crate) now: UnixTime,
-    pub(crate) provider: Provider<'o, S>,
-    /// The group that the operation before left as the store has it, and then the one that this operation leaves so.
-    open: RefCell<Option<Loaded>>,
-}
-
-/// A group that was read for one operation.
-pub(crate) struct Loaded {
-    pub(crate) id: GroupId,
-    pub(crate) incarnation: u32,
-    /// This operation is done with it and has left it as the store has it.
-    kept: bool,
-    pub(crate) record: Record,
-    pub(crate) rows: Vec<Row>,
-    pub(crate) mls: MlsGroup,
-    pub(crate) context: Context,
-}
-
 impl<S: GroupStore> Operation<'_, S> {
     fn create(&self, label: &str, stewards: &[DeviceId], suite: GroupSuite) -> Result<GroupId, GroupError> {
         if !self.member.supports(suite) {
@@ -316,7 +283,7 @@ impl<S: GroupStore> Operation<'_, S> {
         )
         .map_err(|error| GroupError::library(&error))?;
         let leaf = mls.own_leaf_node().ok_or_else(|| GroupError::Library("no own leaf".into()))?;
-        let row = crate::credential::verify_leaf(leaf, suite, self.trust).map_err(GroupError::Refused)?;
+        let row = credential::verify_leaf(leaf, suite, self.trust).map_err(GroupError::Refused)?;
         self.add_to_list(id)?;
         self.save_rows(id, record.incarnation, &[row])?;
         self.save_record(id, &record)?;
@@ -406,199 +373,9 @@ impl<S: GroupStore> Operation<'_, S> {
         groups.retain(|known| *known != group);
         Ok(self.provider.storage.save(Kind::Groups, &(), &groups)?)
     }
-
-    pub(crate) fn list(&self) -> Result<Vec<GroupId>, GroupError> {
-        Ok(self.provider.storage.load(Kind::Groups, &())?.unwrap_or_default())
-    }
-
-    pub(crate) fn add_to_list(&self, group: GroupId) -> Result<(), GroupError> {
-        let mut groups = self.list()?;
-        if groups.contains(&group) {
-            return Ok(());
-        }
-        if groups.len() >= GROUPS_MAX {
-            return Err(GroupError::TooMany);
-        }
-        groups.push(group);
-        Ok(self.provider.storage.save(Kind::Groups, &(), &groups)?)
-    }
-
-    pub(crate) fn find_record(&self, group: GroupId) -> Result<Option<Record>, GroupError> {
-        if let Some(open) = self.open.borrow().as_ref().filter(|open| open.id == group) {
-            return Ok(Some(open.record.clone()));
-        }
-        Ok(self.provider.storage.load(Kind::Record, &group)?)
-    }
-
-    pub(crate) fn record(&self, group: GroupId) -> Result<Record, GroupError> {
-        self.find_record(group)?.ok_or(GroupError::UnknownGroup)
-    }
-
-    /// The operation is done with a group whose newest state it has written: the next one need not read it again.
-    pub(crate) fn keep(&self, loaded: Loaded) {
-        *self.open.borrow_mut() = Some(Loaded { kept: true, ..loaded });
-    }
-
-    pub(crate) fn save_record(&self, group: GroupId, record: &Record) -> Result<(), GroupError> {
-        self.open.take();
-        Ok(self.provider.storage.save(Kind::Record, &group, record)?)
-    }
-
-    pub(crate) fn rows(&self, group: GroupId, incarnation: u32) -> Result<Vec<Row>, GroupError> {
-        let rows = self.provider.storage.load(Kind::Members, &(group, incarnation))?;
-        rows.ok_or(GroupError::Unreadable)
-    }
-
-    pub(crate) fn save_rows(&self, group: GroupId, incarnation: u32, rows: &[Row]) -> Result<(), GroupError> {
-        self.open.take();
-        Ok(self.provider.storage.save(Kind::Members, &(group, incarnation), &rows)?)
-    }
-
-    /// The group in its newest incarnation.
-    pub(crate) fn load(&self, group: GroupId) -> Result<Loaded, GroupError> {
-        let record = self.record(group)?;
-        let incarnation = record.incarnation;
-        self.load_as(group, record, incarnation)
-    }
-
-    pub(crate) fn load_as(
-        &self,
-        group: GroupId,
-        record: Record,
-        incarnation: u32,
-    ) -> Result<Loaded, GroupError> {
-        self.provider.storage.set_incarnation(incarnation);
-        // What an operation does not keep is read again by the next one: it may have changed it.
-        if let Some(open) = self.open.take()
-            && open.id == group
-            && open.incarnation == incarnation
-        {
-            return Ok(Loaded { record, kept: false, ..open });
-        }
-        let mls = self.load_mls(group, incarnation)?.ok_or(GroupError::NotMember)?;
-        let rows = self.rows(group, incarnation)?;
-        Loaded::new(group, incarnation, record, rows, mls).map_err(|_| GroupError::Unreadable)
-    }
-
-    fn load_mls(&self, group: GroupId, incarnation: u32) -> Result<Option<MlsGroup>, GroupError> {
-        self.provider.storage.set_incarnation(incarnation);
-        Ok(MlsGroup::load(&self.provider.storage, &mls_id(group))?)
-    }
-
-    /// Deletes what openmls has stored of an incarnation, and its members.
-    pub(crate) fn delete_incarnation(&self, group: GroupId, incarnation: u32) -> Result<(), GroupError> {
-        self.open.take();
-        if let Some(mut mls) = self.load_mls(group, incarnation)? {
-            mls.delete(&self.provider.storage)?;
-        }
-        Ok(self.provider.storage.remove(Kind::Members, &(group, incarnation))?)
-    }
-
-    pub(crate) fn frame(
-        &self,
-        group: GroupId,
-        to: Vec<DeviceId>,
-        kind: MlsKind,
-        body: Vec<u8>,
-        sets: Vec<Vec<u8>>,
-    ) -> OutgoingFrame {
-        OutgoingFrame { to, frame: MlsFrame { created: self.now, kind, group, body, sets } }
-    }
-
-    /// The capability of the group's slot in the epoch that `export` exports from.
-    pub(crate) fn capability<E: std::fmt::Display>(
-        group: GroupId,
-        export: impl FnOnce(&str, &[u8], usize) -> Result<Vec<u8>, E>,
-    ) -> Result<SlotCapability, GroupError> {
-        let secret = export(CAPABILITY_LABEL, group.as_bytes(), 32).map(Zeroizing::new);
-        let secret = secret.map_err(|error| GroupError::library(&error))?;
-        let bytes = secret.as_slice().try_into().map_err(|_| GroupError::Unreadable)?;
-        Ok(SlotCapability::from_bytes(bytes))
-    }
 }
 
 impl Loaded {
-    pub(crate) fn new(
-        id: GroupId,
-        incarnation: u32,
-        record: Record,
-        rows: Vec<Row>,
-        mls: MlsGroup,
-    ) -> Result<Self, Refusal> {
-        let context = Context::of(mls.extensions())?;
-        Ok(Self { id, incarnation, kept: false, record, rows, mls, context })
-    }
-
-    pub(crate) fn standing(&self) -> Standing {
-        if self.record.left.is_some() {
-            Standing::Out
-        } else if self.record.lost {
-            Standing::Lost
-        } else if self.record.leaving {
-            Standing::Leaving
-        } else {
-            Standing::In
-        }
-    }
-
-    pub(crate) fn must_be_in(&self) -> Result<(), GroupError> {
-        match self.standing() {
-            Standing::In => Ok(()),
-            Standing::Leaving => Err(GroupError::Leaving),
-            Standing::Lost => Err(GroupError::Lost),
-            Standing::Out => Err(GroupError::NotMember),
-        }
-    }
-
-    /// The others, revoked ones left aside: whom a frame for the group goes to.
-    pub(crate) fn others<S: GroupStore>(&self, operation: &Operation<'_, S>) -> Vec<DeviceId> {
-        let mut to: Vec<_> = self
-            .rows
-            .iter()
-            .filter(|row| !self.is_revoked(row, operation.trust))
-            .map(|row| row.device)
-            .filter(|device| *device != operation.member.device())
-            .collect();
-        to.sort_unstable();
-        to
-    }
-
-    pub(crate) fn is_revoked(&self, row: &Row, trust: &TenantTrust) -> bool {
-        self.revocation(row, trust).is_some()
-    }
-
-    /// Why a member is not believed any more, if it is not.
-    pub(crate) fn revocation(&self, row: &Row, trust: &TenantTrust) -> Option<TrustError> {
-        let by_set = self.record.revoked_by_set(row.device).then_some(TrustError::DeviceRevoked);
-        row.void(trust).or(by_set)
-    }
-
-    pub(crate) fn row_of_device(&self, device: DeviceId) -> Option<&Row> {
-        self.rows.iter().find(|row| row.device == device)
-    }
-
-    /// The member at a leaf of the tree.
-    pub(crate) fn row_at(&self, leaf: LeafNodeIndex) -> Result<&Row, Refusal> {
-        let key = self.mls.public_group().leaf(leaf).map(|leaf| leaf.signature_key().as_slice());
-        let row = self.rows.iter().find(|row| key == Some(&row.key[..]));
-        row.ok_or(Refusal::Invalid)
-    }
-
-    /// The place of a member in the tree.
-    pub(crate) fn leaf_of(&self, device: DeviceId) -> Option<LeafNodeIndex> {
-        let row = self.row_of_device(device)?;
-        self.mls.members().find(|member| member.signature_key == row.key).map(|member| member.index)
-    }
-
-    /// Members who asked to leave, by their places in the tree.
-    pub(crate) fn asked(&self) -> BTreeSet<u32> {
-        let removals = self.mls.pending_proposals().filter_map(|queued| match queued.proposal() {
-            openmls::prelude::Proposal::Remove(remove) => Some(remove.removed().u32()),
-            _ => None,
-        });
-        removals.collect()
-    }
-
     fn state(&self) -> Result<GroupState, GroupError> {
         Ok(GroupState {
             group: self.id,
@@ -628,29 +405,4 @@ impl Loaded {
         };
         self.mls.members().map(entry).collect()
     }
-}
-
-/// How a group runs here, whoever made it.
-pub(crate) fn join_config() -> MlsGroupJoinConfig {
-    MlsGroupJoinConfig::builder()
-        .wire_format_policy(PURE_CIPHERTEXT_WIRE_FORMAT_POLICY)
-        .padding_size(PADDING_BYTES)
-        .max_past_epochs(PAST_EPOCHS_MAX)
-        .number_of_resumption_psks(0)
-        .use_ratchet_tree_extension(true)
-        .sender_ratchet_configuration(ratchets())
-        .build()
-}
-
-fn ratchets() -> SenderRatchetConfiguration {
-    SenderRatchetConfiguration::new(OUT_OF_ORDER_MAX, FORWARD_DISTANCE_MAX)
-}
-
-/// The lifetime of a leaf that is made at `now`.
-pub(crate) fn lifetime(now: UnixTime) -> Lifetime {
-    Lifetime::init(now.minus(KEY_PACKAGE_BACKDATE_SECONDS).0, now.plus(KEY_PACKAGE_LIFETIME_SECONDS).0)
-}
-
-pub(crate) fn mls_id(group: GroupId) -> openmls::group::GroupId {
-    openmls::group::GroupId::from_slice(group.as_bytes())
 }

@@ -12,8 +12,9 @@ use tls_codec::{Deserialize as _, Serialize as _};
 
 use crate::crypto::Crypto;
 use crate::error::{GroupError, Refusal};
-use crate::group::{Groups, Operation, lifetime};
+use crate::group::Groups;
 use crate::limits::{KEY_PACKAGES_KEPT_MAX, KEY_PACKAGES_PER_BATCH_MAX, LIFETIME_RANGE_SECONDS_MAX};
+use crate::operation::{Operation, lifetime};
 use crate::storage::Kind;
 use crate::store::GroupStore;
 use crate::suite::GroupSuite;

@@ -55,6 +55,7 @@ mod group;
 mod join;
 mod key_package;
 mod member;
+mod operation;
 mod policy;
 mod provider;
 mod receive;
