@@ -220,3 +220,46 @@ impl Refusal {
         matches!(self, Self::ProposalMissing | Self::NotRevoked | Self::TooFarAhead)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_format_page_has_every_code() {
+        let page = include_str!("../FORMAT.md");
+        let all = [
+            Refusal::Malformed,
+            Refusal::TooLarge,
+            Refusal::WrongGroup,
+            Refusal::WrongAuthor,
+            Refusal::Undecryptable,
+            Refusal::TooFarAhead,
+            Refusal::Invalid,
+            Refusal::ProposalMissing,
+            Refusal::ProposalKind,
+            Refusal::NoPath,
+            Refusal::Unsupported,
+            Refusal::Lifetime,
+            Refusal::WrongKey,
+            Refusal::DeviceChanged,
+            Refusal::DuplicateDevice,
+            Refusal::NotInSet,
+            Refusal::SetRollback,
+            Refusal::NotMember,
+            Refusal::NotSteward,
+            Refusal::NotRevoked,
+            Refusal::TooManyMembers,
+            Refusal::NotAnchored,
+            Refusal::NoKeyPackage,
+            Refusal::Stale,
+        ];
+        let rows: Vec<_> = page.lines().filter(|line| line.starts_with("| `")).collect();
+        assert_eq!(rows.len(), all.len());
+        for refusal in all {
+            let head = format!("| `{}` |", refusal.code());
+            let row = rows.iter().find(|row| row.starts_with(&head)).expect(refusal.code());
+            assert_eq!(row.ends_with("| no |"), !refusal.may_pass_later(), "{row}");
+        }
+    }
+}

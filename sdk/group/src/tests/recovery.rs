@@ -130,6 +130,7 @@ fn a_missing_commit_that_comes_after_all_is_taken() {
     let outcome = world.devices[1].process(lab, &third.frames[0].frame);
     assert!(matches!(outcome, Processed::Changed(change) if change.lost_own));
     assert!(!world.slot.claim(&rejoin.claim));
+    assert_eq!(world.devices[1].groups().merge_staged(group).unwrap_err().code(), "nothing_staged");
     world.deliver(0, &first.frames);
     world.deliver(0, &second.frames);
     world.deliver(0, &third.frames);
