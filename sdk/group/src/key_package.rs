@@ -1,4 +1,8 @@
 //! Key packages: this device's own, and those of devices that are to come in.
+//!
+//! Lifetimes are judged here by the clock that is passed. openmls judges those of key packages a second time, by the
+//! clock of the system, when one is read and when a commit that uses one is read; it cannot be told not to. That is why
+//! lifetimes begin weeks before they are made, and end weeks after.
 
 use openmls::extensions::ExtensionType;
 use openmls::prelude::{

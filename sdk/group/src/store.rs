@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 ///
 /// Every operation of this crate reads through this trait, and writes once at its end and only if it succeeds. What
 /// an operation returns is true if the transaction is committed; if it is dropped, nothing of the operation is left,
-/// in memory or elsewhere.
+/// in memory or elsewhere. After an error of the store itself the transaction is to be dropped.
 pub trait GroupStore {
     /// Why a read or a write failed.
     type Error: Error + Send + Sync + 'static;

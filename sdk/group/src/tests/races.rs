@@ -1,8 +1,8 @@
 //! Several who commit at once, and messages that come late, twice or in another order.
 
-use super::world::World;
+use super::world::{Failing, World};
 use crate::limits::{FORWARD_DISTANCE_MAX, OUT_OF_ORDER_MAX};
-use crate::{CommitPlan, Ignored, Processed, Refusal};
+use crate::{CommitPlan, GroupError, Groups, Ignored, Processed, Refusal};
 
 #[test]
 fn the_loser_of_a_race_processes_the_winner_and_tries_again() {
@@ -177,4 +177,47 @@ fn what_is_refused_changes_nothing() {
     assert_eq!(world.devices[1].store, before);
     said.body[last] ^= 1;
     assert!(matches!(world.devices[1].process(lab, &said), Processed::Message(_)));
+}
+
+/// At each of its calls in turn, reads and writes alike: the operation says so, and after the transaction is dropped
+/// it is as if it had not been tried.
+#[test]
+fn a_store_that_fails_anywhere_loses_nothing() {
+    let mut world = World::new(&["patient", "nurse"]);
+    let group = world.group;
+    let lab = world.devices[0].id();
+    let said = world.devices[0].say(group, "hello");
+    let staged = world.devices[0].stage(group, &CommitPlan::default());
+    world.slot.claim(&staged.claim);
+    world.devices[0].groups().merge_staged(group).unwrap();
+    for frame in [&said.frame, &staged.frames[0].frame] {
+        let device = &mut world.devices[1];
+        let before = device.store.clone();
+        let mut failures = 0;
+        loop {
+            let mut memory = before.clone();
+            let mut store = Failing { memory: &mut memory, left: std::cell::Cell::new(failures) };
+            let mut groups =
+                Groups::new(&device.member, &device.trust, device.now, &mut store, &mut device.dice);
+            match groups.process(lab, frame) {
+                Err(GroupError::Store(error)) => assert_eq!(error.to_string(), "the disk is full"),
+                Err(other) => panic!("{other:?} at call {failures}"),
+                Ok(processed) => {
+                    assert!(
+                        matches!(processed, Processed::Message(_) | Processed::Changed(_)),
+                        "{processed:?}"
+                    );
+                    device.store = memory;
+                    break;
+                }
+            }
+            failures += 1;
+        }
+        assert!(failures > 10, "{failures}");
+    }
+    world.deliver(0, &[said]);
+    let nurse = world.devices[2].id();
+    world.deliver(0, &staged.frames);
+    assert!(world.devices[1].in_group(group).contains(&nurse));
+    world.assert_agreed(&[0, 1, 2]);
 }

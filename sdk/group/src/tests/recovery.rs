@@ -85,6 +85,7 @@ fn a_return_that_lost_its_race_is_tried_again() {
     world.devices[2].store = kept;
     let (lab, nurse) = (world.devices[0].id(), world.devices[2].id());
     let info = world.devices[0].groups().group_info(group, nurse).unwrap();
+    let old = world.devices[2].store.clone();
     let staged = world.devices[2].groups().rejoin(lab, &info.frame, None).unwrap();
     // Somebody else commits first.
     let other = world.devices[1].stage(group, &CommitPlan::default());
@@ -93,6 +94,7 @@ fn a_return_that_lost_its_race_is_tried_again() {
     let before = world.devices[2].groups().state(group).unwrap();
     assert!(before.staged);
     world.devices[2].groups().discard_staged(group).unwrap();
+    assert_eq!(world.devices[2].store, old, "nothing is left of it");
     let after = world.devices[2].groups().state(group).unwrap();
     assert_eq!((after.epoch, after.authenticator), (before.epoch, before.authenticator));
     world.devices[1].groups().merge_staged(group).unwrap();

@@ -1,5 +1,6 @@
 //! A tenant with its keys, devices with stores that keep or lose a transaction, and the relay's slot.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
@@ -85,6 +86,46 @@ impl GroupStore for Memory {
 
     fn delete(&mut self, key: &[u8]) -> Result<(), Infallible> {
         self.0.remove(key);
+        Ok(())
+    }
+}
+
+/// A store that fails at one of its calls: `left` of them go well before it.
+pub(super) struct Failing<'m> {
+    pub(super) memory: &'m mut Memory,
+    pub(super) left: Cell<usize>,
+}
+
+/// The store failed.
+#[derive(Debug, thiserror::Error)]
+#[error("the disk is full")]
+pub(super) struct Full;
+
+impl Failing<'_> {
+    fn call(&self) -> Result<(), Full> {
+        let left = self.left.get();
+        self.left.set(left.saturating_sub(1));
+        if left == 0 { Err(Full) } else { Ok(()) }
+    }
+}
+
+impl GroupStore for Failing<'_> {
+    type Error = Full;
+
+    fn read(&self, key: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, Full> {
+        self.call()?;
+        Ok(self.memory.0.get(key).cloned().map(Zeroizing::new))
+    }
+
+    fn write(&mut self, key: &[u8], value: &[u8]) -> Result<(), Full> {
+        self.call()?;
+        self.memory.0.insert(key.to_vec(), value.to_vec());
+        Ok(())
+    }
+
+    fn delete(&mut self, key: &[u8]) -> Result<(), Full> {
+        self.call()?;
+        self.memory.0.remove(key);
         Ok(())
     }
 }
