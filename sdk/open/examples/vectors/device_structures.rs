@@ -253,7 +253,7 @@ fn batches() -> Vec<Value> {
     let elsewhere =
         sign_batch(&"st-john".parse().unwrap(), phone.id, &bytes_of, NOW, &phone.identity).unwrap();
     let for_tablet = sign_batch(tenant, world::tablet().id, &bytes_of, NOW, &phone.identity).unwrap();
-    let sized = |size: i64| {
+    let signed_as = |size: i64, certificate: Option<&[u8]>| {
         let payload = map([
             (1, text("st-mary")),
             (2, bytes(phone.id.as_bytes())),
@@ -261,8 +261,10 @@ fn batches() -> Vec<Value> {
             (4, int(size)),
             (5, Item::Uint(NOW.0)),
         ]);
-        Sign1::new(&phone.identity, "sealpost-prekeys-v1+cose", None, &payload).sign(&phone.identity)
+        Sign1::new(&phone.identity, "sealpost-prekeys-v1+cose", certificate, &payload).sign(&phone.identity)
     };
+    let sized = |size: i64| signed_as(size, None);
+    let count = bytes_of.len() as i64;
     vec![
         case("a batch", "all of its leaves, in order", &phone.batch, &bytes_of).gives(json!({
             "root": merkle::root(&bytes_of).to_string(),
@@ -288,8 +290,15 @@ fn batches() -> Vec<Value> {
             .fails("wrong_tenant"),
         case("size 0", "no leaves", &sized(0), &bytes_of).fails("wrong_value"),
         case("size 129", "one leaf too many", &sized(129), &bytes_of).fails("wrong_value"),
-        case("another size", "one leaf more than there is", &sized(bytes_of.len() as i64 + 1), &bytes_of)
+        case("another size", "one leaf more than there is", &sized(count + 1), &bytes_of)
             .fails("prekey_mismatch"),
+        case(
+            "a certificate",
+            "the header carries one, and none is drawn",
+            &signed_as(count, Some(b"x")),
+            &bytes_of,
+        )
+        .fails("wrong_field"),
     ]
 }
 

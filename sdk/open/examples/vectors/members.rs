@@ -301,6 +301,13 @@ fn credentials() -> Vec<Value> {
             "st-mary",
         )
         .fails("too_large"),
+        case(
+            "an oversized statement beside a forged admission",
+            "sizes are looked at before anything is verified",
+            &credential(&flipped, Some(&[0; MAILBOX_STATEMENT_BYTES_MAX + 1])),
+            "st-mary",
+        )
+        .fails("too_large"),
         case("oversized", "3137 bytes", &[0; MEMBER_CREDENTIAL_BYTES_MAX + 1], "st-mary").fails("too_large"),
     ]
 }
