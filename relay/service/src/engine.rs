@@ -79,8 +79,13 @@ pub struct Options {
     pub path: PathBuf,
     /// Every keyspace of the store, in the order of their indices.
     pub keyspaces: &'static [Keyspace],
-    /// Version of what the rows contain. A store that records another is refused.
+    /// Version of what the rows contain. A store that records another is refused, unless it is one from
+    /// [`Self::oldest_version`] on.
     pub version: u8,
+    /// The oldest version whose rows this program reads as they are: a store of it is raised to
+    /// [`Self::version`] when it is opened, before anything is written, so that a program that does not know
+    /// the newer rows refuses it from then on. Without one, no other version is read.
+    pub oldest_version: Option<u8>,
     /// Capacity of the block cache (data, index and filter blocks), in bytes.
     pub cache_bytes: u64,
     /// Bound on the bytes of all active memtables together, as fjall counts them (row, plus about 60 bytes
@@ -133,6 +138,7 @@ impl Options {
             path: path.into(),
             keyspaces,
             version,
+            oldest_version: None,
             cache_bytes: 4 * 1024 * 1024,
             memtable_bytes: 6 * 1024 * 1024,
             journal_bytes: 2 * JOURNAL_BYTES_MIN,
@@ -152,6 +158,7 @@ impl fmt::Debug for Options {
         f.debug_struct("Options")
             .field("path", &self.path)
             .field("version", &self.version)
+            .field("oldest_version", &self.oldest_version)
             .field("cache_bytes", &self.cache_bytes)
             .field("memtable_bytes", &self.memtable_bytes)
             .field("journal_bytes", &self.journal_bytes)

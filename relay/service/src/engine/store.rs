@@ -85,6 +85,14 @@ impl Store {
         let own = open_keyspace(&database, Keyspace::STORE, options)?;
         match own.get(VERSION_KEY).map_err(OpenError::Database)?.as_deref() {
             Some([version]) if *version == options.version => {}
+            Some([version])
+                if *version < options.version
+                    && options.oldest_version.is_some_and(|oldest| oldest <= *version) =>
+            {
+                let mut batch = database.batch().durability(Some(PersistMode::SyncData));
+                batch.insert(&own, VERSION_KEY, [options.version]);
+                batch.commit().map_err(OpenError::Database)?;
+            }
             Some([found]) if *found > options.version => {
                 return Err(OpenError::NewerStore { found: *found, supported: options.version });
             }

@@ -48,6 +48,30 @@ fn a_store_of_another_version_is_refused_and_left_as_it_is() {
 }
 
 #[test]
+fn a_store_of_an_older_version_that_is_read_is_raised_and_refused_by_older_programs_from_then_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = open(options(folder.path()));
+    put(&engine, "key", "value").wait().unwrap().unwrap();
+    let incarnation = engine.incarnation().unwrap();
+    drop(engine);
+
+    let newer =
+        || Options { version: VERSION + 2, oldest_version: Some(VERSION + 1), ..options(folder.path()) };
+    assert!(matches!(open_error(newer()), OpenError::OlderStore { found: VERSION, needed: 5 }));
+    let reads_it = || Options { oldest_version: Some(VERSION), ..newer() };
+    for _ in 0..2 {
+        let engine = open(reads_it());
+        assert_eq!(get(&engine, "key").as_deref(), Some("value"));
+        assert_eq!(engine.incarnation().unwrap(), incarnation);
+        drop(engine);
+        assert!(matches!(
+            open_error(options(folder.path())),
+            OpenError::NewerStore { found: 5, supported: VERSION }
+        ));
+    }
+}
+
+#[test]
 fn a_database_of_somebody_else_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let database = fjall::Database::builder(folder.path()).open().unwrap();
