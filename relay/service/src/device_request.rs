@@ -69,21 +69,33 @@ impl DeviceDoor {
         headers: &HeaderMap,
         body: &[u8],
     ) -> Result<SignedRequest, Refusal> {
-        let signature = match signature_headers(headers) {
-            Ok(signature) => signature,
-            Err(code) => return Err(self.refuse(code.into(), "unsigned")),
-        };
-        let parts = RequestParts {
-            method: method.as_str(),
-            authority: &self.authority,
-            path: uri.path(),
-            query: uri.query(),
-            body,
-        };
-        SignedRequest::read(&parts, &signature).map_err(|error| {
-            let refusal = Refusal::new(ProblemCode::InvalidCredentials).detail(error.to_string());
-            self.refuse(refusal, "malformed")
-        })
+        let signature = self.signature(headers)?;
+        let read = SignedRequest::read(&self.parts(method, uri, body), &signature);
+        read.map_err(|error| self.malformed(error))
+    }
+
+    /// Reads the signature of a request whose body has not come yet, so that a stranger's large body is never
+    /// taken in: [`Self::admit`] comes next, and [`Self::check_body`] when the body is there.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_head(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<SignedRequest, Refusal> {
+        let signature = self.signature(headers)?;
+        let read = SignedRequest::read_head(&self.parts(method, uri, &[]), &signature);
+        read.map_err(|error| self.malformed(error))
+    }
+
+    /// Checks that the body of a request is the one that was signed.
+    ///
+    /// # Errors
+    /// [`ProblemCode::InvalidCredentials`].
+    pub fn check_body(&self, request: &SignedRequest, body: &[u8]) -> Result<(), Refusal> {
+        request.check_body(body).map_err(|error| self.malformed(error))
     }
 
     /// Lets a request in: signed by `key` (nothing for a device that is not known: the answer is that of a
@@ -151,11 +163,40 @@ impl DeviceDoor {
         Refusal::new(ProblemCode::ClockSkew).server_time(now.max(self.opens_at))
     }
 
+    fn signature(&self, headers: &HeaderMap) -> Result<SignatureHeaders, Refusal> {
+        signature_headers(headers).map_err(|code| self.refuse(code.into(), "unsigned"))
+    }
+
+    fn parts<'a>(&'a self, method: &'a Method, uri: &'a Uri, body: &'a [u8]) -> RequestParts<'a> {
+        RequestParts {
+            method: method.as_str(),
+            authority: &self.authority,
+            path: uri.path(),
+            query: uri.query(),
+            body,
+        }
+    }
+
+    fn malformed(&self, error: SignatureError) -> Refusal {
+        let refusal = Refusal::new(ProblemCode::InvalidCredentials).detail(error.to_string());
+        self.refuse(refusal, "malformed")
+    }
+
     fn refuse(&self, refusal: Refusal, reason: &str) -> Refusal {
         self.refused.with_label_values(&[reason]).inc();
         refusal
     }
 }
+
+/// Whether a request shows a device's signature, or a part of one. `Content-Digest` alone is none: anybody
+/// may send it (RFC 9530).
+#[must_use]
+pub fn is_signed(headers: &HeaderMap) -> bool {
+    headers.contains_key(SIGNATURE_INPUT) || headers.contains_key(SIGNATURE)
+}
+
+const SIGNATURE_INPUT: &str = "signature-input";
+const SIGNATURE: &str = "signature";
 
 fn signature_headers(headers: &HeaderMap) -> Result<SignatureHeaders, ProblemCode> {
     let only = |name: &str| {
@@ -172,8 +213,8 @@ fn signature_headers(headers: &HeaderMap) -> Result<SignatureHeaders, ProblemCod
     };
     Ok(SignatureHeaders {
         content_digest: only("content-digest")?,
-        signature_input: only("signature-input")?,
-        signature: only("signature")?,
+        signature_input: only(SIGNATURE_INPUT)?,
+        signature: only(SIGNATURE)?,
     })
 }
 

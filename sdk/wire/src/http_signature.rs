@@ -124,6 +124,7 @@ pub struct SignedRequest {
     /// Used once within the window.
     pub nonce: String,
     algorithm: String,
+    content_digest: String,
     base: String,
     signature: [u8; 64],
 }
@@ -131,13 +132,29 @@ pub struct SignedRequest {
 impl SignedRequest {
     /// Reads the headers of a request and checks its digest.
     pub fn read(request: &RequestParts<'_>, headers: &SignatureHeaders) -> Result<Self, SignatureError> {
-        let texts = [&headers.content_digest, &headers.signature_input, &headers.signature];
-        if texts.iter().any(|text| text.len() > HEADER_BYTES_MAX) {
-            return Err(SignatureError::Malformed);
-        }
-        if !digest_covers(&headers.content_digest, request.body)? {
-            return Err(SignatureError::WrongDigest);
-        }
+        check_sizes(headers)?;
+        check_digest(&headers.content_digest, request.body)?;
+        Self::read_signature(request, headers)
+    }
+
+    /// Reads the headers of a request whose body has not come yet; `request.body` is not looked at. The
+    /// signature covers the digest, so that the request can be verified before a large body is taken in;
+    /// [`Self::check_body`] is to follow.
+    pub fn read_head(request: &RequestParts<'_>, headers: &SignatureHeaders) -> Result<Self, SignatureError> {
+        check_sizes(headers)?;
+        digest_in(&headers.content_digest)?;
+        Self::read_signature(request, headers)
+    }
+
+    /// Checks that the body is the one that was signed.
+    pub fn check_body(&self, body: &[u8]) -> Result<(), SignatureError> {
+        check_digest(&self.content_digest, body)
+    }
+
+    fn read_signature(
+        request: &RequestParts<'_>,
+        headers: &SignatureHeaders,
+    ) -> Result<Self, SignatureError> {
         let input = only_member(&headers.signature_input)?;
         let Some(ListEntry::InnerList(covered)) = input.get(LABEL) else {
             return Err(SignatureError::Malformed);
@@ -177,6 +194,7 @@ impl SignedRequest {
             created: UnixTime(created.ok_or(SignatureError::Malformed)?),
             nonce,
             algorithm,
+            content_digest: headers.content_digest.clone(),
             base: signature_base(request, &headers.content_digest, parameters),
             signature: signature.ok_or(SignatureError::Malformed)?,
         })
@@ -208,11 +226,23 @@ fn content_digest(body: &[u8]) -> String {
     format!("sha-256=:{}:", BASE64.encode(Digest::of(body).as_bytes()))
 }
 
-fn digest_covers(header: &str, body: &[u8]) -> Result<bool, SignatureError> {
+fn check_sizes(headers: &SignatureHeaders) -> Result<(), SignatureError> {
+    let texts = [&headers.content_digest, &headers.signature_input, &headers.signature];
+    let is_long = texts.iter().any(|text| text.len() > HEADER_BYTES_MAX);
+    if is_long { Err(SignatureError::Malformed) } else { Ok(()) }
+}
+
+fn check_digest(header: &str, body: &[u8]) -> Result<(), SignatureError> {
+    let covers = digest_in(header)? == Digest::of(body).as_bytes();
+    if covers { Ok(()) } else { Err(SignatureError::WrongDigest) }
+}
+
+/// The SHA-256 in a `Content-Digest`, of whatever length.
+fn digest_in(header: &str) -> Result<Vec<u8>, SignatureError> {
     let digests: Dictionary = Parser::new(header).parse().map_err(|_| SignatureError::Malformed)?;
     match digests.get("sha-256") {
         Some(ListEntry::Item(item)) => match &item.bare_item {
-            BareItem::ByteSequence(bytes) => Ok(bytes.as_slice() == Digest::of(body).as_bytes()),
+            BareItem::ByteSequence(bytes) => Ok(bytes.clone()),
             _ => Err(SignatureError::Malformed),
         },
         _ => Err(SignatureError::Malformed),
@@ -299,6 +329,25 @@ mod tests {
             assert_eq!(answer(changed), Err(SignatureError::BadSignature), "{changed:?}");
         }
         assert_eq!(answer(RequestParts { body: b"{}", ..parts() }), Err(SignatureError::WrongDigest));
+    }
+
+    #[test]
+    fn a_request_is_verified_before_its_body_comes_and_bound_to_it_all_the_same() {
+        let key = RequestSigningKey::Ed25519(SigningKey::from_seed(&[3; 32]));
+        let head = RequestParts { body: b"", ..parts() };
+        let request = SignedRequest::read_head(&head, &signed(&key)).unwrap();
+        assert_eq!(request.verify(&key.request_key(), UnixTime(1000)), Ok(()));
+        assert_eq!(request.check_body(BODY), Ok(()));
+        assert_eq!(request.check_body(b""), Err(SignatureError::WrongDigest));
+        let other = RequestParts { path: "/v1/other", ..head };
+        let request = SignedRequest::read_head(&other, &signed(&key)).unwrap();
+        let answer = request.verify(&key.request_key(), UnixTime(1000));
+        assert_eq!(answer, Err(SignatureError::BadSignature));
+        for digest in ["", "sha-256=1", "sha-512=:AAAA:", "sha-256=:AA"] {
+            let headers = SignatureHeaders { content_digest: digest.to_owned(), ..signed(&key) };
+            let answer = SignedRequest::read_head(&head, &headers).map(|_| ());
+            assert_eq!(answer, Err(SignatureError::Malformed), "{digest}");
+        }
     }
 
     #[test]
