@@ -138,13 +138,18 @@ impl ClientConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Boxes that wait in one mailbox; further ones fail with `mailbox_full`.
+    /// Boxes that wait in one mailbox; further ones fail with `mailbox_full`. Those of devices fail already
+    /// when half as many wait.
     pub mailbox_boxes_max: u32,
+    /// Slots of one tenant; one more is refused.
+    pub slots_per_tenant_max: u32,
+    /// Slots that one sender or device of it has made.
+    pub slots_per_author_max: u32,
     /// Devices that may stay connected until a box comes; one more is answered at once.
     pub waiting_devices_max: usize,
     /// The longest that a device or a sender may stay connected for (seconds).
     pub wait_seconds_max: u16,
-    /// Bytes of submissions that are read at one time.
+    /// Bytes of submissions that are read at one time. Those of devices take half of it at most.
     pub submission_bytes_in_flight_max: u32,
     /// Events in one answer.
     pub events_per_page_max: usize,
@@ -167,6 +172,8 @@ impl Default for Limits {
         let store = StoreLimits::default();
         Self {
             mailbox_boxes_max: store.mailbox_boxes_max,
+            slots_per_tenant_max: store.slots_per_tenant_max,
+            slots_per_author_max: store.slots_per_author_max,
             waiting_devices_max: store.waiting_devices_max,
             wait_seconds_max: 60,
             submission_bytes_in_flight_max: 32 * 1024 * 1024,
@@ -352,6 +359,8 @@ impl Config {
             mailbox_boxes_max: self.limits.mailbox_boxes_max,
             waiting_devices_max: self.limits.waiting_devices_max,
             message_retention: Duration::from_secs(self.limits.message_retention_seconds),
+            slots_per_tenant_max: self.limits.slots_per_tenant_max,
+            slots_per_author_max: self.limits.slots_per_author_max,
         };
         options
     }

@@ -1,7 +1,8 @@
 //! The relay: it accepts sealed messages, stores them, and wakes devices.
 //!
 //! # In scope
-//! Submissions, mailboxes, sync and receipts, expiry, events, and constant stubs pushed through APNs and FCM.
+//! Submissions, the slots that order them, mailboxes, sync and receipts, expiry, events, and constant stubs
+//! pushed through APNs and FCM.
 //!
 //! # Out of scope
 //! What a message says: this crate links none that takes a device's decryption key, and a test proves it.
@@ -14,6 +15,7 @@
 //!                                    push (a worker for each app and priority) -> provider -> store
 //! ```
 
+mod author;
 mod device;
 mod event_stream;
 mod events;

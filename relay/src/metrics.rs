@@ -4,6 +4,8 @@ use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use sealpost_service::telemetry::{MetricError, Metrics};
 use sealpost_wire::api::relay::ReceiptOutcome;
 
+use crate::store::SlotRefusal;
+
 /// Bucket bounds for the time of a submission.
 const ACCEPT_SECONDS: &[f64] =
     &[0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5];
@@ -11,6 +13,7 @@ const ACCEPT_SECONDS: &[f64] =
 /// Counters of the doors, and gauges that are set when they are asked for.
 pub(crate) struct DoorMetrics {
     submissions: IntCounterVec,
+    slot_claims: IntCounterVec,
     /// From the whole body to a durable answer.
     pub(crate) accept_seconds: Histogram,
     receipts: IntCounterVec,
@@ -34,6 +37,11 @@ impl DoorMetrics {
             "Submissions that were answered by the store.",
             &["outcome"],
         )?;
+        let slot_claims = metrics.counters(
+            "sealpost_relay_slot_claims_total",
+            "Claims of submissions on slots, by what became of them.",
+            &["outcome"],
+        )?;
         let receipts = metrics.counters(
             "sealpost_relay_receipts_total",
             "Receipts of devices, by what became of them.",
@@ -46,7 +54,8 @@ impl DoorMetrics {
         )?;
         // Shown from the start, so that a first occurrence is a change and not a new series.
         for (counters, outcomes) in [
-            (&submissions, ["new", "duplicate", "conflict"].as_slice()),
+            (&submissions, ["new", "duplicate", "conflict", "slot_refused"].as_slice()),
+            (&slot_claims, &CLAIMS.map(ClaimOutcome::label)),
             (&receipts, &RECEIPTS.map(receipt_label)),
             (&registrations, &["new", "renewed", "refused"]),
         ] {
@@ -54,6 +63,7 @@ impl DoorMetrics {
         }
         Ok(Self {
             submissions,
+            slot_claims,
             receipts,
             registrations,
             accept_seconds: metrics.histogram(
@@ -76,9 +86,13 @@ impl DoorMetrics {
         })
     }
 
-    /// A submission was `new`, `duplicate` or `conflict`.
+    /// A submission was `new`, `duplicate`, `conflict` or `slot_refused`.
     pub(crate) fn submission(&self, outcome: &str) {
         self.submissions.with_label_values(&[outcome]).inc();
+    }
+
+    pub(crate) fn slot_claim(&self, outcome: ClaimOutcome) {
+        self.slot_claims.with_label_values(&[outcome.label()]).inc();
     }
 
     /// A registration was `new`, `renewed` or `refused`.
@@ -90,6 +104,39 @@ impl DoorMetrics {
         self.receipts.with_label_values(&[receipt_label(outcome)]).inc();
     }
 }
+
+/// What became of a claim on a slot.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ClaimOutcome {
+    /// It made the slot.
+    Made,
+    /// It won the slot's next place.
+    Won,
+    /// It did not win.
+    Refused(SlotRefusal),
+}
+
+impl ClaimOutcome {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Made => "made",
+            Self::Won => "won",
+            Self::Refused(SlotRefusal::Conflict) => "conflict",
+            Self::Refused(SlotRefusal::Unknown) => "unknown",
+            Self::Refused(SlotRefusal::Forbidden) => "forbidden",
+            Self::Refused(SlotRefusal::Full) => "full",
+        }
+    }
+}
+
+const CLAIMS: [ClaimOutcome; 6] = [
+    ClaimOutcome::Made,
+    ClaimOutcome::Won,
+    ClaimOutcome::Refused(SlotRefusal::Conflict),
+    ClaimOutcome::Refused(SlotRefusal::Unknown),
+    ClaimOutcome::Refused(SlotRefusal::Forbidden),
+    ClaimOutcome::Refused(SlotRefusal::Full),
+];
 
 const RECEIPTS: [ReceiptOutcome; 5] = [
     ReceiptOutcome::Accepted,

@@ -2,7 +2,7 @@
 //! it.
 //!
 //! ```text
-//! accept -> lease -> settle          a message comes, its device is pushed
+//! accept -> lease -> settle          a message comes (its claim on a slot has won), its device is pushed
 //!        -> waiting_boxes -> acknowledge   the device fetches, and says what became of it
 //!        -> expire                   its time is over
 //! ```
@@ -29,6 +29,8 @@ mod register;
 mod schedule;
 mod settle;
 mod signals;
+mod slot;
+mod slot_row;
 mod survey;
 mod tenant_row;
 mod waiters;
@@ -56,10 +58,13 @@ pub use self::read::{BoxPage, EventsAnswer};
 pub use self::register::{Registered, Registering};
 pub use self::schedule::Schedules;
 pub use self::settle::{PushResult, Settling};
+pub use self::slot::{SLOT_UNUSED_SECONDS_MAX, SlotRefusal, SlotsForgotten};
 pub use self::survey::Survey;
 pub use self::waiters::MailboxWaiter;
 
-use self::key::{APPS, Home, KEYSPACES, SHARED, STORE_VERSION, TENANTS};
+use self::key::{
+    APPS, Home, KEYSPACES, ROW_VERSION, SHARED, STORE_VERSION, STORE_VERSION_OLDEST, Series, TENANTS,
+};
 use self::lane::Lane;
 use self::metrics::StoreMetrics;
 use self::signals::Shared;
@@ -90,8 +95,9 @@ impl StoreOptions {
     /// A store in the folder `path`, with defaults for everything else and no tenants.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
+        let engine = engine::Options::new(path, &KEYSPACES, STORE_VERSION);
         Self {
-            engine: engine::Options::new(path, &KEYSPACES, STORE_VERSION),
+            engine: engine::Options { oldest_version: Some(STORE_VERSION_OLDEST), ..engine },
             tenants: Vec::new(),
             apps: Vec::new(),
             schedules: Schedules::default(),
@@ -109,6 +115,10 @@ pub struct StoreLimits {
     pub waiting_devices_max: usize,
     /// How long a message is remembered after its expiry.
     pub message_retention: Duration,
+    /// Slots of one tenant.
+    pub slots_per_tenant_max: u32,
+    /// Slots that one author has made.
+    pub slots_per_author_max: u32,
 }
 
 impl Default for StoreLimits {
@@ -117,6 +127,8 @@ impl Default for StoreLimits {
             mailbox_boxes_max: 1000,
             waiting_devices_max: 10_000,
             message_retention: Duration::from_secs(7 * 86_400),
+            slots_per_tenant_max: 200_000,
+            slots_per_author_max: 50_000,
         }
     }
 }
@@ -196,7 +208,8 @@ impl Store {
         };
         let mut events = HashMap::new();
         for tenant in options.tenants {
-            let last = store.event_bounds(store.home(&tenant)?)?.map_or(0, |bounds| bounds.last);
+            let last =
+                store.event_bounds(store.home(&tenant)?, Series::Senders)?.map_or(0, |bounds| bounds.last);
             events.insert(tenant, watch::Sender::new(last));
         }
         if let Some(shared) = Arc::get_mut(&mut store.shared) {
@@ -321,7 +334,7 @@ fn number_apps(
     apps: Vec<(TenantId, String)>,
 ) -> Result<BTreeMap<(TenantId, String), AppId>, StoreOpenError> {
     let read = |value: &[u8]| {
-        let number = value.strip_prefix(&[STORE_VERSION]).and_then(|bytes| bytes.try_into().ok());
+        let number = value.strip_prefix(&[ROW_VERSION]).and_then(|bytes| bytes.try_into().ok());
         number.map(u16::from_be_bytes).ok_or(StoreError::Damaged(Damaged(APPS.name())))
     };
     let mut last = 0;
@@ -336,7 +349,7 @@ fn number_apps(
             Some(value) => read(&value)?,
             None => {
                 last = last.checked_add(1).ok_or(StoreOpenError::TooMany)?;
-                new.push((key, [&[STORE_VERSION], last.to_be_bytes().as_slice()].concat()));
+                new.push((key, [&[ROW_VERSION], last.to_be_bytes().as_slice()].concat()));
                 last
             }
         };

@@ -184,12 +184,13 @@ impl OpenStock {
         let (id, digest) = (TransportId::random(&mut rng), Digest::of(&sealed));
         let accepting = Accepting {
             tenant: self.tenant.clone(),
-            sender: self.sender.clone(),
+            author: self.sender.clone().into(),
             id,
             digest,
             expires_at: now.plus(LIFETIME_SECONDS),
             priority: PRIORITY,
             boxes: vec![AcceptingBox { device, revoked: false, digest, value: BoxValue::new(&sealed) }],
+            slot: None,
             now_ms: in_millis(now),
             audit: entry(now, Act::MessageAccepted, &Actor::Client(self.sender.clone()), "message", &id),
         };

@@ -46,7 +46,7 @@ pub enum Act {
     LookedUp,
     /// An enroller recorded a consent.
     ConsentPut,
-    /// A sender submitted a message.
+    /// A sender or a device submitted a message.
     MessageAccepted,
     /// A device made or renewed its mailbox at the relay.
     DeviceRegistered,

@@ -3,10 +3,12 @@
 use sealpost_service::audit::Entry;
 use sealpost_service::engine::{Slice, View};
 use sealpost_wire::api::relay::MessageStatus;
+use sealpost_wire::author::AuthorName;
 use sealpost_wire::clock::UnixTime;
 use sealpost_wire::delivery::{DeliveryState, FailureReason};
-use sealpost_wire::id::{DeviceId, Digest, SubjectId, TenantId, TransportId};
+use sealpost_wire::id::{DeviceId, Digest, TenantId, TransportId};
 use sealpost_wire::payload::Priority;
+use sealpost_wire::slot::SlotClaim;
 
 use super::change::Change;
 use super::codec::Encoder;
@@ -14,7 +16,12 @@ use super::delivery_row::DeliveryRow;
 use super::event_row::NewEvent;
 use super::key::{self, BOXES, MESSAGES, MessageName};
 use super::message_row::{DeliveryEnd, MessageRow};
+use super::slot::{self, SlotLimits, SlotRefusal};
 use super::{Damaged, Store, StoreError};
+
+/// Boxes of devices fill a mailbox to this part of it: however many a device submits, there is room for what
+/// the tenant's senders have to say.
+const MAILBOX_PART_FOR_DEVICES: u32 = 2;
 
 /// A submission that was checked and is to be accepted.
 #[derive(Clone, Debug)]
@@ -22,7 +29,7 @@ pub struct Accepting {
     /// Whose.
     pub tenant: TenantId,
     /// Who submits it.
-    pub sender: SubjectId,
+    pub author: AuthorName,
     /// Its id, scoped by both.
     pub id: TransportId,
     /// What makes the same id the same submission.
@@ -33,6 +40,8 @@ pub struct Accepting {
     pub priority: Priority,
     /// One box for each device, sorted by device.
     pub boxes: Vec<AcceptingBox>,
+    /// It is accepted only if this claim wins.
+    pub slot: Option<SlotClaim>,
     /// Now (milliseconds).
     pub now_ms: u64,
     /// The row for the audit.
@@ -78,22 +87,33 @@ pub enum Accepted {
     Duplicate(MessageStatus),
     /// The id was used with another content.
     Conflict,
+    /// Its claim on a slot did not win. Nothing of it is stored.
+    SlotRefused(SlotRefusal),
 }
 
 impl Store {
-    /// Accepts a submission: manifest, boxes, push jobs, events and audit at once. It is durable when this
-    /// returns.
+    /// Accepts a submission: manifest, boxes, push jobs, events, audit and its claim on a slot at once. It is
+    /// durable when this returns.
     ///
     /// # Errors
     /// [`StoreError`]; the same submission may be tried again.
     pub async fn accept(&self, accepting: Accepting) -> Result<Accepted, StoreError> {
-        let (shared, mailbox_max) = (self.shared.clone(), self.limits.mailbox_boxes_max);
+        let (shared, mailbox_max) = (self.shared.clone(), self.mailbox_max(&accepting.author));
+        let slots = SlotLimits {
+            tenant_max: self.limits.slots_per_tenant_max,
+            author_max: self.limits.slots_per_author_max,
+        };
         let home = self.home(&accepting.tenant)?;
-        let name = key::message_name(accepting.id, &accepting.sender);
+        let name = key::message_name(accepting.id, &accepting.author);
         let decide = move |view: &mut View| {
             let mut change = Change::new(view, accepting.tenant.clone(), home, accepting.now_ms);
             if let Some(row) = change.message_named(name)? {
-                return Ok(row.answer(accepting.id, &accepting.sender, accepting.digest));
+                return Ok(row.answer(accepting.id, &accepting.author, accepting.digest));
+            }
+            if let Some(claim) = &accepting.slot
+                && let Err(refusal) = slot::claim(&mut change, &accepting, claim, slots)?
+            {
+                return Ok(Accepted::SlotRefused(refusal));
             }
             let row = stage(&mut change, &accepting, name, mailbox_max)?;
             let answer = Accepted::New(row.accepted(accepting.id));
@@ -111,22 +131,31 @@ impl Store {
     pub fn accepted(
         &self,
         tenant: &TenantId,
-        sender: &SubjectId,
+        author: &AuthorName,
         id: TransportId,
         digest: Digest,
     ) -> Result<Option<Accepted>, StoreError> {
-        let key = key::message(self.home(tenant)?, key::message_name(id, sender));
+        let key = key::message(self.home(tenant)?, key::message_name(id, author));
         let Some(value) = self.engine.get(MESSAGES, key)? else { return Ok(None) };
         let row = MessageRow::decode(&value).ok_or(Damaged(MESSAGES.name()))?;
-        Ok(Some(row.answer(id, sender, digest)))
+        Ok(Some(row.answer(id, author, digest)))
+    }
+
+    /// Boxes that may wait in a mailbox for one more by this author to come in.
+    fn mailbox_max(&self, author: &AuthorName) -> u32 {
+        let max = self.limits.mailbox_boxes_max;
+        match author {
+            AuthorName::Sender(_) => max,
+            AuthorName::Device(_) => max.div_ceil(MAILBOX_PART_FOR_DEVICES),
+        }
     }
 }
 
 impl MessageRow {
     /// The answer to a submission with the key of this one.
-    fn answer(&self, id: TransportId, sender: &SubjectId, digest: Digest) -> Accepted {
-        // Another sender's whose tag is the same: ids are random, so this takes somebody who copies them.
-        if self.digest == digest && self.sender == *sender {
+    fn answer(&self, id: TransportId, author: &AuthorName, digest: Digest) -> Accepted {
+        // Another author's whose tag is the same: ids are random, so this takes somebody who copies them.
+        if self.digest == digest && self.author == *author {
             Accepted::Duplicate(self.accepted(id))
         } else {
             Accepted::Conflict
@@ -147,7 +176,7 @@ fn stage(
         let delivery = stage_box(change, accepting, one, mailbox_max)?;
         event = change.event(&NewEvent {
             message: accepting.id,
-            sender: &accepting.sender,
+            author: &accepting.author,
             device: delivery.device,
             from: None,
             to: delivery.state,
@@ -159,7 +188,7 @@ fn stage(
     }
     let row = MessageRow {
         digest: accepting.digest,
-        sender: accepting.sender.clone(),
+        author: accepting.author.clone(),
         accepted_ms: accepting.now_ms,
         expires_at: accepting.expires_at,
         priority: accepting.priority,
@@ -207,7 +236,7 @@ fn stage_box(
         box_bytes: one.value.sealed_bytes(),
         message: accepting.id,
         receipts: Vec::new(),
-        sender: accepting.sender.clone(),
+        author: accepting.author.clone(),
     };
     change.put_delivery(number, cursor, &row);
     change.view.put(BOXES, key::delivery(change.home, number, cursor), one.value.0.clone());

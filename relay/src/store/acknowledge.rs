@@ -3,8 +3,9 @@
 use sealpost_service::audit::Entry;
 use sealpost_service::engine::{Space, View};
 use sealpost_wire::api::relay::ReceiptOutcome;
+use sealpost_wire::author::AuthorName;
 use sealpost_wire::delivery::DeliveryState;
-use sealpost_wire::id::{DeviceId, SubjectId, TenantId};
+use sealpost_wire::id::{DeviceId, TenantId};
 use sealpost_wire::receipt::{Receipt, ReceiptStatement};
 
 use super::change::{Cause, Change, OpenMailbox};
@@ -43,7 +44,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; the same receipts may be tried again.
     pub async fn acknowledge(&self, acknowledging: Acknowledging) -> Result<Vec<ReceiptOutcome>, StoreError> {
-        // A receipt does not name the sender. A message never changes its key, so it can be looked up before.
+        // A receipt does not name the author. A message never changes its key, so it can be looked up before.
         let home = self.home(&acknowledging.tenant)?;
         let mut names = Vec::with_capacity(acknowledging.receipts.len());
         for one in &acknowledging.receipts {
@@ -79,7 +80,7 @@ impl Store {
     /// Which message a receipt is about.
     fn message_of(&self, home: Home, receipt: &Receipt) -> Result<Option<MessageName>, StoreError> {
         let same_id = key::messages(home, receipt.transport_id);
-        for row in self.engine.snapshot().prefix(MESSAGES, same_id).take(SENDERS_PER_ID_MAX) {
+        for row in self.engine.snapshot().prefix(MESSAGES, same_id).take(AUTHORS_PER_ID_MAX) {
             let (key, value) = row?;
             let message = MessageRow::decode(&value).ok_or(Damaged(MESSAGES.name()))?;
             if message.deliveries.iter().any(|delivery| is_about(receipt, delivery)) {
@@ -90,8 +91,8 @@ impl Store {
     }
 }
 
-/// Transport ids are random: two senders with the same one do not happen, unless somebody copies ids.
-const SENDERS_PER_ID_MAX: usize = 64;
+/// Transport ids are random: two authors with the same one do not happen, unless somebody copies ids.
+const AUTHORS_PER_ID_MAX: usize = 64;
 
 fn is_about(receipt: &Receipt, delivery: &DeliveryEnd) -> bool {
     delivery.cursor > 0 && delivery.device == receipt.device && delivery.sealed == receipt.sealed
@@ -109,7 +110,7 @@ fn apply(
         return Ok(ReceiptOutcome::Unknown);
     };
     let over = change.now_ms / 1000 >= message.expires_at.0;
-    let sender = &message.sender;
+    let author = &message.author;
     let end = &mut message.deliveries[at];
     let outcome = if end.waits() {
         match change.delivery(end.device_number, end.cursor)? {
@@ -117,12 +118,12 @@ fn apply(
             Some(row) if over => {
                 // Its deadline has passed, and expiry has not come to it yet.
                 change.end_waiting(open, &row, end, DeliveryState::Expired, Cause::default())?;
-                come_late(change, end, &receipt, &bytes, sender)?
+                come_late(change, end, &receipt, &bytes, author)?
             }
             Some(row) => advance_waiting(change, open, row, end, &receipt, &bytes)?,
         }
     } else {
-        advance_ended(change, end, &receipt, &bytes, sender, over)?
+        advance_ended(change, end, &receipt, &bytes, author, over)?
     };
     if outcome != ReceiptOutcome::Duplicate {
         change.put_message(receipt.transport_id, &message);
@@ -166,7 +167,7 @@ fn advance_ended(
     end: &mut DeliveryEnd,
     receipt: &Receipt,
     bytes: &[u8],
-    sender: &SubjectId,
+    author: &AuthorName,
     over: bool,
 ) -> Result<ReceiptOutcome, Damaged> {
     let next = receipt.statement.state();
@@ -175,11 +176,11 @@ fn advance_ended(
     }
     // `opened` is an end too once the message is over.
     if over || !end.state.allows(next) {
-        return come_late(change, end, receipt, bytes, sender);
+        return come_late(change, end, receipt, bytes, author);
     }
     let event = change.event(&NewEvent {
         message: receipt.transport_id,
-        sender,
+        author,
         device: end.device,
         from: Some(end.state),
         to: next,
@@ -198,7 +199,7 @@ fn come_late(
     end: &mut DeliveryEnd,
     receipt: &Receipt,
     bytes: &[u8],
-    sender: &SubjectId,
+    author: &AuthorName,
 ) -> Result<ReceiptOutcome, Damaged> {
     let kind = late_bit(&receipt.statement);
     if end.late & kind != 0 || end.receipts.len() >= RECEIPTS_MAX {
@@ -207,7 +208,7 @@ fn come_late(
     end.late |= kind;
     let event = change.event(&NewEvent {
         message: receipt.transport_id,
-        sender,
+        author,
         device: end.device,
         from: Some(end.state),
         to: end.state,

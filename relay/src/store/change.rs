@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use sealpost_service::audit::{self, Entry};
 use sealpost_service::engine::{Keyspace, View};
+use sealpost_wire::author::AuthorName;
 use sealpost_wire::delivery::DeliveryState;
-use sealpost_wire::id::{DeviceId, SubjectId, TenantId, TransportId};
+use sealpost_wire::id::{DeviceId, TenantId, TransportId};
 use sealpost_wire::payload::Priority;
 
 use super::codec::{Decoder, Encoder};
@@ -14,7 +15,8 @@ use super::delivery_row::DeliveryRow;
 use super::device_row::Device;
 use super::event_row::{EventBatch, EventBounds, NewEvent};
 use super::key::{
-    self, BOXES, DEADLINES, DELIVERIES, DEVICES, EVENTS, Home, JOBS, MAILBOXES, MESSAGES, MessageName, SHARED,
+    self, BOXES, DEADLINES, DELIVERIES, DEVICES, EVENTS, Home, JOBS, MAILBOXES, MESSAGES, MessageName,
+    SHARED, Series,
 };
 use super::mailbox::Mailbox;
 use super::message_row::{DeliveryEnd, MessageRow};
@@ -28,7 +30,8 @@ pub(super) struct Change<'v> {
     pub(super) home: Home,
     /// The time of the change (milliseconds).
     pub(super) now_ms: u64,
-    events: Option<(EventBounds, EventBatch)>,
+    /// By series.
+    events: [Option<(EventBounds, EventBatch)>; 2],
     signals: Signals,
 }
 
@@ -58,7 +61,7 @@ fn place(mailbox: &Mailbox) -> Option<JobPlace> {
 
 impl<'v> Change<'v> {
     pub(super) fn new(view: &'v mut View, tenant: TenantId, home: Home, now_ms: u64) -> Self {
-        Self { view, tenant, home, now_ms, events: None, signals: Signals::default() }
+        Self { view, tenant, home, now_ms, events: [None, None], signals: Signals::default() }
     }
 
     /// The mailbox of a device; nothing when the device never registered.
@@ -98,18 +101,22 @@ impl<'v> Change<'v> {
         self.view.put(DEVICES, key::device(self.home, device), row.encode());
     }
 
-    pub(super) fn message(&self, id: TransportId, sender: &SubjectId) -> Result<Option<MessageRow>, Damaged> {
-        let row = self.message_named(key::message_name(id, sender))?;
-        Ok(row.filter(|row| row.sender == *sender))
+    pub(super) fn message(
+        &self,
+        id: TransportId,
+        author: &AuthorName,
+    ) -> Result<Option<MessageRow>, Damaged> {
+        let row = self.message_named(key::message_name(id, author))?;
+        Ok(row.filter(|row| row.author == *author))
     }
 
-    /// A submission by its name; in theory that of another sender, whose tag is the same.
+    /// A submission by its name; in theory that of another author, whose tag is the same.
     pub(super) fn message_named(&self, name: MessageName) -> Result<Option<MessageRow>, Damaged> {
         self.read(MESSAGES, &key::message(self.home, name), MessageRow::decode)
     }
 
     pub(super) fn put_message(&mut self, id: TransportId, row: &MessageRow) {
-        let name = key::message_name(id, &row.sender);
+        let name = key::message_name(id, &row.author);
         self.view.put(MESSAGES, key::message(self.home, name), row.encode());
     }
 
@@ -134,7 +141,7 @@ impl<'v> Change<'v> {
         row.changed_ms = self.now_ms;
         let event = NewEvent {
             message: row.message,
-            sender: &row.sender,
+            author: &row.author,
             device,
             from: Some(from),
             to,
@@ -168,7 +175,7 @@ impl<'v> Change<'v> {
         end.receipts.clone_from(&row.receipts);
         let event = NewEvent {
             message: row.message,
-            sender: &row.sender,
+            author: &row.author,
             device,
             from: Some(row.state),
             to,
@@ -184,12 +191,22 @@ impl<'v> Change<'v> {
         if event.from != Some(event.to) {
             self.signals.changed(event.from, event.to);
         }
-        if self.events.is_none() {
-            let bounds = self.read(EVENTS, &key::event_bounds(self.home), EventBounds::decode)?;
-            let bounds = bounds.unwrap_or(EventBounds::NONE);
-            self.events = Some((bounds, EventBatch::new(bounds.last + 1, self.now_ms)));
-        }
-        let (_, batch) = self.events.as_mut().ok_or(Damaged(EVENTS.name()))?;
+        let series = Series::of(event.author);
+        let [senders, devices] = &mut self.events;
+        let open = match series {
+            Series::Senders => senders,
+            Series::Devices => devices,
+        };
+        let (_, batch) = match open {
+            Some(open) => open,
+            None => {
+                let key = key::event_bounds(self.home, series);
+                let bounds = self.view.get(EVENTS, key).map(|value| EventBounds::decode(&value));
+                let bounds = bounds.unwrap_or(Some(EventBounds::none(series)));
+                let bounds = bounds.ok_or(Damaged(EVENTS.name()))?;
+                open.insert((bounds, EventBatch::new(bounds.last + 1, self.now_ms)))
+            }
+        };
         Ok(batch.push(event))
     }
 
@@ -221,14 +238,18 @@ impl<'v> Change<'v> {
 
     /// Writes the events; what was collected is told once all of it is durable.
     pub(super) fn finish(mut self, shared: &Arc<Shared>) {
-        if let Some((bounds, batch)) = self.events.take() {
+        for (series, open) in Series::ALL.into_iter().zip(&mut self.events) {
+            let Some((bounds, batch)) = open.take() else { continue };
             let last = batch.last();
             // The events of the last command of this commit are right before these: ids have no gaps.
-            let open = self.view.take_open(EVENTS, &key::event_rows(self.home), OPEN_ROW_BYTES_MAX);
+            let open = self.view.take_open(EVENTS, &key::event_rows(self.home, series), OPEN_ROW_BYTES_MAX);
             let row = batch.finish(open.as_ref().map(|(_, row)| &**row));
             self.view.put(EVENTS, key::events(self.home, last), row);
-            self.view.put(EVENTS, key::event_bounds(self.home), EventBounds { last, ..bounds }.encode());
-            self.signals.last_event(last);
+            let bounds = EventBounds { last, ..bounds };
+            self.view.put(EVENTS, key::event_bounds(self.home, series), bounds.encode());
+            if series == Series::Senders {
+                self.signals.last_event(last);
+            }
         }
         let (signals, shared, tenant) = (self.signals, shared.clone(), self.tenant);
         self.view.after_commit(move || signals.send(&shared, &tenant));

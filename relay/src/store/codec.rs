@@ -4,7 +4,7 @@
 use sealpost_wire::delivery::DeliveryState;
 use sealpost_wire::payload::Priority;
 
-use super::key::STORE_VERSION;
+use super::key::ROW_VERSION;
 
 /// Writes a value.
 pub(super) struct Encoder(Vec<u8>);
@@ -13,7 +13,7 @@ impl Encoder {
     /// A value that will have about `capacity` bytes.
     pub(super) fn new(capacity: usize) -> Self {
         let mut bytes = Vec::with_capacity(capacity);
-        bytes.push(STORE_VERSION);
+        bytes.push(ROW_VERSION);
         Self(bytes)
     }
 
@@ -62,7 +62,7 @@ pub(super) struct Decoder<'a>(&'a [u8]);
 impl<'a> Decoder<'a> {
     /// A value of this version.
     pub(super) fn new(value: &'a [u8]) -> Option<Self> {
-        value.strip_prefix(&[STORE_VERSION]).map(Self)
+        value.strip_prefix(&[ROW_VERSION]).map(Self)
     }
 
     pub(super) fn u8(&mut self) -> Option<u8> {

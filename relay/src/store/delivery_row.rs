@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! version | state | priority | expires | changed ms | bytes of the box (4) | transport id (16) | count (1) | event ids
-//!         | sender
+//!         | author
 //! ```
 
+use sealpost_wire::author::AuthorName;
 use sealpost_wire::clock::UnixTime;
 use sealpost_wire::delivery::DeliveryState;
-use sealpost_wire::id::{SubjectId, TransportId};
+use sealpost_wire::id::TransportId;
 use sealpost_wire::payload::Priority;
 
 use super::codec::{Decoder, Encoder};
@@ -24,16 +25,17 @@ pub(super) struct DeliveryRow {
     pub(super) message: TransportId,
     /// The events that carry its receipts.
     pub(super) receipts: Vec<u64>,
-    pub(super) sender: SubjectId,
+    pub(super) author: AuthorName,
 }
 
 impl DeliveryRow {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut row = Encoder::new(48 + self.receipts.len() * 8 + self.sender.as_str().len());
+        let author = self.author.text();
+        let mut row = Encoder::new(48 + self.receipts.len() * 8 + author.len());
         row.u8(self.state.code()).u8(self.priority.code()).u64(self.expires_at.0).u64(self.changed_ms);
         row.u32(self.box_bytes).bytes(self.message.as_bytes());
         write_ids(&mut row, &self.receipts);
-        row.text(self.sender.as_str()).finish()
+        row.text(&author).finish()
     }
 
     pub(super) fn decode(value: &[u8]) -> Option<Self> {
@@ -46,7 +48,7 @@ impl DeliveryRow {
             box_bytes: row.u32()?,
             message: TransportId(row.array()?),
             receipts: read_ids(&mut row)?,
-            sender: row.text()?.parse().ok()?,
+            author: row.text()?.parse().ok()?,
         };
         row.end(read)
     }

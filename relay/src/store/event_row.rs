@@ -1,25 +1,27 @@
-//! Events: every change of a delivery, numbered without gaps in each tenant. A row holds the events of several
-//! commands that became durable together.
+//! Events: every change of a delivery, numbered without gaps in each series of a tenant. A row holds the
+//! events of several commands that became durable together.
 //!
 //! ```text
 //! bounds: version | first id that is kept | last id
 //! row:    version | first id in it | events
-//! event = time ms | message (16) | device (16) | from (255: none) | to | late | sender | reason | receipt (2 + n)
+//! event = time ms | message (16) | device (16) | from (255: none) | to | late | author | reason | receipt (2 + n)
 //! ```
 //! The key has the last id in the row, so that the first row at or behind an id is the one that holds it.
 
 use sealpost_wire::api::relay::Event;
+use sealpost_wire::author::AuthorName;
 use sealpost_wire::base64url::Base64Url;
 use sealpost_wire::delivery::DeliveryState;
-use sealpost_wire::id::{DeviceId, SubjectId, TransportId};
+use sealpost_wire::id::{DeviceId, TransportId};
 
 use super::codec::{Decoder, Encoder};
+use super::key::Series;
 
 /// One change of one delivery, before it has a number.
 #[derive(Clone, Debug)]
 pub(super) struct NewEvent<'a> {
     pub(super) message: TransportId,
-    pub(super) sender: &'a SubjectId,
+    pub(super) author: &'a AuthorName,
     pub(super) device: DeviceId,
     pub(super) from: Option<DeliveryState>,
     pub(super) to: DeliveryState,
@@ -28,7 +30,41 @@ pub(super) struct NewEvent<'a> {
     pub(super) receipt: &'a [u8],
 }
 
-/// Which events a tenant has: ids `first..=last`.
+/// An event as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct StoredEvent {
+    pub(super) id: u64,
+    pub(super) time_ms: u64,
+    pub(super) message: TransportId,
+    pub(super) author: AuthorName,
+    pub(super) device: DeviceId,
+    pub(super) from: Option<DeliveryState>,
+    pub(super) to: DeliveryState,
+    pub(super) late: bool,
+    pub(super) reason: Option<String>,
+    pub(super) receipt: Option<Base64Url>,
+}
+
+impl StoredEvent {
+    /// As senders read it; nothing when it is not about a sender's message.
+    pub(super) fn of_sender(self) -> Option<Event> {
+        let AuthorName::Sender(sender) = self.author else { return None };
+        Some(Event {
+            id: self.id,
+            time_ms: self.time_ms,
+            message: self.message,
+            sender,
+            device: self.device,
+            from: self.from,
+            to: self.to,
+            late: self.late,
+            reason: self.reason,
+            receipt: self.receipt,
+        })
+    }
+}
+
+/// Which events of a series a tenant has: ids `first..=last`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct EventBounds {
     pub(super) first: u64,
@@ -36,7 +72,9 @@ pub(super) struct EventBounds {
 }
 
 impl EventBounds {
-    pub(super) const NONE: Self = Self { first: 1, last: 0 };
+    pub(super) const fn none(series: Series) -> Self {
+        Self { first: series.first(), last: series.first() - 1 }
+    }
 
     pub(super) fn encode(self) -> Vec<u8> {
         Encoder::new(17).u64(self.first).u64(self.last).finish()
@@ -72,7 +110,7 @@ impl EventBatch {
     pub(super) fn push(&mut self, event: &NewEvent<'_>) -> u64 {
         self.row.u64(self.time_ms).bytes(event.message.as_bytes()).bytes(event.device.as_bytes());
         self.row.u8(event.from.map_or(NO_STATE, DeliveryState::code)).u8(event.to.code());
-        self.row.u8(u8::from(event.late)).text(event.sender.as_str()).text(event.reason).blob(event.receipt);
+        self.row.u8(u8::from(event.late)).text(&event.author.text()).text(event.reason).blob(event.receipt);
         let id = self.next;
         self.next += 1;
         id
@@ -94,7 +132,7 @@ impl EventBatch {
 }
 
 /// The events in a row.
-pub(super) fn decode(value: &[u8]) -> Option<Vec<Event>> {
+pub(super) fn decode(value: &[u8]) -> Option<Vec<StoredEvent>> {
     let mut row = Decoder::new(value)?;
     let first = row.u64()?;
     let mut events = Vec::new();
@@ -109,11 +147,11 @@ pub(super) fn decode(value: &[u8]) -> Option<Vec<Event>> {
             code => Some(DeliveryState::from_code(code)?),
         };
         let (to, late) = (row.state()?, row.u8()? != 0);
-        let sender: SubjectId = row.text()?.parse().ok()?;
+        let author = row.text()?.parse().ok()?;
         let reason = Some(row.text()?).filter(|reason| !reason.is_empty()).map(str::to_owned);
         let receipt = Some(row.blob()?).filter(|bytes| !bytes.is_empty());
         let receipt = receipt.map(|bytes| Base64Url(bytes.to_vec()));
-        events.push(Event { id, time_ms, message, sender, device, from, to, late, reason, receipt });
+        events.push(StoredEvent { id, time_ms, message, author, device, from, to, late, reason, receipt });
     }
     Some(events)
 }
@@ -133,10 +171,10 @@ mod tests {
 
     #[test]
     fn events_are_numbered_and_read_as_they_were_written() {
-        let sender: SubjectId = "lab".parse().unwrap();
+        let (lab, phone) = ("lab".parse().unwrap(), AuthorName::from(DeviceId([3; 16])));
         let event = NewEvent {
             message: TransportId([1; 16]),
-            sender: &sender,
+            author: &lab,
             device: DeviceId([2; 16]),
             from: None,
             to: DeliveryState::Queued,
@@ -150,6 +188,7 @@ mod tests {
             from: Some(DeliveryState::Queued),
             to: DeliveryState::Opened,
             late: true,
+            author: &phone,
             reason: "why",
             receipt: &[1, 2, 3],
             ..event
@@ -167,6 +206,9 @@ mod tests {
         let events = decode(&value).unwrap();
         assert_eq!(events.iter().map(|event| event.id).collect::<Vec<_>>(), [7, 8]);
         assert_eq!(events[0].from, None);
+        assert_eq!((&events[0].author, &events[1].author), (&lab, &phone));
+        assert_eq!(events[0].clone().of_sender().unwrap().sender.as_str(), "lab");
+        assert_eq!(events[1].clone().of_sender(), None);
         assert_eq!(events[1].receipt, Some(Base64Url(vec![1, 2, 3])));
         assert_eq!((events[1].time_ms, events[1].late), (99, true));
         assert_eq!(time_ms(&value), Some(99));

@@ -11,7 +11,7 @@ use sealpost_wire::id::TenantId;
 
 use super::change::{Cause, Change, message_names};
 use super::event_row::{self, EventBounds};
-use super::key::{self, DEADLINES, EVENTS, MESSAGES, MessageName};
+use super::key::{self, DEADLINES, EVENTS, MESSAGES, MessageName, Series};
 use super::message_row::MessageRow;
 use super::{Damaged, Store, StoreError};
 
@@ -61,13 +61,27 @@ impl Store {
         before_ms: u64,
         max: usize,
     ) -> Result<usize, StoreError> {
+        let mut count = 0;
+        for series in Series::ALL {
+            count += self.trim_series(tenant, series, before_ms, max - count).await?;
+        }
+        Ok(count)
+    }
+
+    async fn trim_series(
+        &self,
+        tenant: &TenantId,
+        series: Series,
+        before_ms: u64,
+        max: usize,
+    ) -> Result<usize, StoreError> {
         let mut lasts = Vec::new();
         let home = self.home(tenant)?;
-        let Some(bounds) = self.event_bounds(home)? else { return Ok(0) };
+        let Some(bounds) = self.event_bounds(home, series)? else { return Ok(0) };
         // From the first that is there: rows that went leave traces, which a look from the start would walk
         // over.
-        let (from, to) = (key::events(home, bounds.first), key::events(home, u64::MAX));
-        for row in self.engine.snapshot().range(EVENTS, from.as_slice()..to.as_slice()).take(max) {
+        let (from, to) = (key::events(home, bounds.first), key::events(home, series.end()));
+        for row in self.engine.snapshot().range(EVENTS, from.as_slice()..=to.as_slice()).take(max) {
             let (key, value) = row?;
             let time = event_row::time_ms(&value).ok_or(Damaged(EVENTS.name()))?;
             if time >= before_ms {
@@ -77,12 +91,12 @@ impl Store {
         }
         let (count, Some(last_gone)) = (lasts.len(), lasts.last().copied()) else { return Ok(0) };
         let decide = move |view: &mut View| {
-            let stored = view.get(EVENTS, key::event_bounds(home));
+            let stored = view.get(EVENTS, key::event_bounds(home, series));
             let bounds = stored.and_then(|value| EventBounds::decode(&value));
             let bounds = bounds.ok_or(Damaged(EVENTS.name()))?;
             lasts.iter().for_each(|last| view.remove(EVENTS, key::events(home, *last)));
             let first = bounds.first.max(last_gone + 1);
-            view.put(EVENTS, key::event_bounds(home), EventBounds { first, ..bounds }.encode());
+            view.put(EVENTS, key::event_bounds(home, series), EventBounds { first, ..bounds }.encode());
             Ok(())
         };
         self.write_with("trim_events", Space::Frees, decide).await?;
@@ -166,9 +180,8 @@ fn expire(change: &mut Change<'_>, name: MessageName, mut message: MessageRow) -
     }
     if expired {
         let id = key::transport_id(&name);
-        let sender = &message.sender;
         change.put_message(id, &message);
-        let objects: [Object<'_>; 2] = [("message", &id), ("sender", sender)];
+        let objects: [Object<'_>; 2] = [("message", &id), ("sender", &message.author)];
         change.audit(&Entry::new(change.now_ms, Act::DeliveryEnded, &Actor::Server, &objects, "expired"));
     }
     Ok(())

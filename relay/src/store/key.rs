@@ -10,26 +10,36 @@
 //! devices     home | device                              keys, push token
 //! jobs        home | app | priority | due | device number       push jobs, by when they are due
 //! deadlines   home | time | event id                     when to expire or forget messages
-//! events      home | 0                                   the first and the last id
+//! events      home | 0                                   of senders' messages: the first and the last id
 //!             home | 1 | last id in the row
+//!             home | 2                                   the same of devices' messages
+//!             home | 3 | last id in the row
+//! slots       home | 0                                   how many there are
+//!             home | 1 | slot                            what it expects next
+//!             home | 2 | maker                           how many its author has made
 //! tenants     tenant | 0                                 its number, and how many devices it has
 //! apps        tenant | 0 | name                          the number of an app
 //! ```
-//! Numbers are big endian, so that keys are in their order; times have 6 bytes, ids and cursors 8. The tag, 2 bytes
-//! of the SHA-256 of the sender's name, comes behind the transport id, because a device's receipt names the one
-//! and not the other. No key is longer than 20 bytes: so long ones live in the nodes of a memtable, and a look-up
-//! neither allocates nor leaves the node to compare.
+//! Numbers are big endian, so that keys are in their order; times have 6 bytes, ids and cursors 8. The tag, 2
+//! bytes of the SHA-256 of the author's name, comes behind the transport id, because a device's receipt names
+//! the one and not the other; a maker is 16 bytes of it. No key is longer than 20 bytes: so long ones live in
+//! the nodes of a memtable, and a look-up neither allocates nor leaves the node to compare.
 
 use sealpost_service::engine::Keyspace;
 use sealpost_service::shared_rows::SharedKeyspaces;
 use sealpost_service::store_key::tenant_key;
-use sealpost_wire::id::{DeviceId, Digest, SubjectId, TenantId, TransportId};
+use sealpost_wire::author::AuthorName;
+use sealpost_wire::id::{DeviceId, Digest, SlotId, TenantId, TransportId};
 use sealpost_wire::payload::Priority;
 
 use super::AppId;
 
-/// Version of keys and values; a store of another version is not opened.
-pub(super) const STORE_VERSION: u8 = 1;
+/// Version of what a store holds. 2 knows devices as authors, and slots.
+pub(super) const STORE_VERSION: u8 = 2;
+/// The oldest version whose rows all mean the same in this one: such a store is raised when it is opened.
+pub(super) const STORE_VERSION_OLDEST: u8 = 1;
+/// Version of the form of a value: its first byte.
+pub(super) const ROW_VERSION: u8 = 1;
 
 pub(super) const MESSAGES: Keyspace = Keyspace::rows(0, "messages");
 pub(super) const DELIVERIES: Keyspace = Keyspace::rows(1, "deliveries");
@@ -49,8 +59,10 @@ pub(super) const SHARED: SharedKeyspaces = SharedKeyspaces {
     audit: Keyspace::rows(12, "audit"),
 };
 
+pub(super) const SLOTS: Keyspace = Keyspace::rows(13, "slots");
+
 /// All of them, by index.
-pub(super) static KEYSPACES: [Keyspace; 13] = [
+pub(super) static KEYSPACES: [Keyspace; 14] = [
     MESSAGES,
     DELIVERIES,
     BOXES,
@@ -64,10 +76,12 @@ pub(super) static KEYSPACES: [Keyspace; 13] = [
     SHARED.assertions,
     SHARED.statuses,
     SHARED.audit,
+    SLOTS,
 ];
 
-const EVENT_BOUNDS: [u8; 1] = [0];
-const EVENT_ROWS: [u8; 1] = [1];
+const SLOT_COUNT: [u8; 1] = [0];
+const SLOT_ROWS: [u8; 1] = [1];
+const SLOT_MAKERS: [u8; 1] = [2];
 
 /// The number of a tenant and its lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,9 +90,11 @@ pub(super) struct Home(pub(super) u16);
 /// The key of a submission, without its home: how deadlines name it.
 pub(super) type MessageName = [u8; 18];
 
-pub(super) fn message_name(id: TransportId, sender: &SubjectId) -> MessageName {
-    let digest = Digest::of(sender.as_str().as_bytes());
-    let [first, second, ..] = digest.0;
+/// The author of slots, as keys have it.
+pub(super) type Maker = [u8; 16];
+
+pub(super) fn message_name(id: TransportId, author: &AuthorName) -> MessageName {
+    let [first, second, ..] = author_digest(author).0;
     joined([id.as_bytes(), &[first, second]])
 }
 
@@ -87,11 +103,19 @@ pub(super) fn transport_id(name: &MessageName) -> TransportId {
     TransportId(id)
 }
 
+pub(super) fn maker(author: &AuthorName) -> Maker {
+    joined([&author_digest(author).0[..16]])
+}
+
+fn author_digest(author: &AuthorName) -> Digest {
+    Digest::of(author.text().as_bytes())
+}
+
 pub(super) fn message(home: Home, name: MessageName) -> [u8; 20] {
     joined([&home.bytes(), &name])
 }
 
-/// What begins the keys of all submissions under a transport id: one for each sender that used it.
+/// What begins the keys of all submissions under a transport id: one for each author that used it.
 pub(super) fn messages(home: Home, id: TransportId) -> [u8; 18] {
     joined([&home.bytes(), id.as_bytes()])
 }
@@ -140,18 +164,100 @@ pub(super) fn deadline_parts(key: &[u8]) -> Option<(u64, u64)> {
     time_at(key, 2).zip(last_number(key))
 }
 
-pub(super) fn event_bounds(home: Home) -> [u8; 3] {
-    joined([&home.bytes(), &EVENT_BOUNDS])
+/// Whose messages events are about. Senders read what happened to theirs one after the other, without gaps,
+/// so that what happened to devices' messages has ids and rows of its own: it is read with its message alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Series {
+    Senders,
+    Devices,
 }
 
-/// What begins the keys of all rows of events.
-pub(super) fn event_rows(home: Home) -> [u8; 3] {
-    joined([&home.bytes(), &EVENT_ROWS])
+impl Series {
+    pub(super) const ALL: [Self; 2] = [Self::Senders, Self::Devices];
+
+    pub(super) const fn of(author: &AuthorName) -> Self {
+        match author {
+            AuthorName::Sender(_) => Self::Senders,
+            AuthorName::Device(_) => Self::Devices,
+        }
+    }
+
+    /// The highest bit of an id tells its series: so an id alone names an event.
+    const fn of_event(id: u64) -> Self {
+        if id < Self::Devices.first() { Self::Senders } else { Self::Devices }
+    }
+
+    /// The id of the first event there can be.
+    pub(super) const fn first(self) -> u64 {
+        match self {
+            Self::Senders => 1,
+            Self::Devices => 1 << 63,
+        }
+    }
+
+    /// The highest id there can be.
+    pub(super) const fn end(self) -> u64 {
+        match self {
+            Self::Senders => Self::Devices.first() - 1,
+            Self::Devices => u64::MAX,
+        }
+    }
+
+    const fn bounds_tag(self) -> [u8; 1] {
+        match self {
+            Self::Senders => [0],
+            Self::Devices => [2],
+        }
+    }
+
+    const fn rows_tag(self) -> [u8; 1] {
+        match self {
+            Self::Senders => [1],
+            Self::Devices => [3],
+        }
+    }
+}
+
+pub(super) fn event_bounds(home: Home, series: Series) -> [u8; 3] {
+    joined([&home.bytes(), &series.bounds_tag()])
+}
+
+/// What begins the keys of all rows of events of a series.
+pub(super) fn event_rows(home: Home, series: Series) -> [u8; 3] {
+    joined([&home.bytes(), &series.rows_tag()])
 }
 
 /// The row whose last event has this id.
 pub(super) fn events(home: Home, last: u64) -> [u8; 11] {
-    joined([&home.bytes(), &EVENT_ROWS, &last.to_be_bytes()])
+    joined([&event_rows(home, Series::of_event(last)), &last.to_be_bytes()])
+}
+
+/// Where the rows of the series of this event end.
+pub(super) fn events_end(home: Home, id: u64) -> [u8; 11] {
+    events(home, Series::of_event(id).end())
+}
+
+pub(super) fn slot_count(home: Home) -> [u8; 3] {
+    joined([&home.bytes(), &SLOT_COUNT])
+}
+
+pub(super) fn slot(home: Home, slot: SlotId) -> [u8; 19] {
+    joined([&home.bytes(), &SLOT_ROWS, slot.as_bytes()])
+}
+
+/// What begins the keys of all slots.
+#[cfg(test)]
+pub(super) fn slots(home: Home) -> [u8; 3] {
+    joined([&home.bytes(), &SLOT_ROWS])
+}
+
+/// The slot in a key.
+pub(super) fn slot_id(key: &[u8]) -> Option<SlotId> {
+    key.last_chunk().copied().map(SlotId)
+}
+
+pub(super) fn slot_maker(home: Home, maker: Maker) -> [u8; 19] {
+    joined([&home.bytes(), &SLOT_MAKERS, &maker])
 }
 
 pub(super) fn tenant(tenant: &TenantId) -> Vec<u8> {
@@ -195,7 +301,8 @@ mod tests {
     #[test]
     fn keys_say_what_went_in_sort_by_time_and_fit_into_20_bytes() {
         let (home, id) = (Home(1), TransportId([7; 16]));
-        let (lab, radiology) = ("lab".parse().unwrap(), "radiology".parse().unwrap());
+        let author = |text: &str| text.parse::<AuthorName>().unwrap();
+        let (lab, radiology) = (author("lab"), author("radiology"));
         let message_key = message(home, message_name(id, &lab));
         assert!(message_key.starts_with(&messages(home, id)));
         assert_ne!(message_key, message(home, message_name(id, &radiology)));
@@ -210,8 +317,40 @@ mod tests {
         assert!(deadline(home, 99, u64::MAX) < deadline(home, 100, 0));
         assert!(deadline(home, u64::MAX, 0) < deadline(Home(2), 0, 0));
         assert_eq!(last_number(&events(home, 8)), Some(8));
-        for length in [message_key.len(), job_key(1).len(), delivery(home, 1, 1).len()] {
-            assert!(length <= 20);
+        let slot_key = slot(home, SlotId([9; 16]));
+        assert!(slot_key.starts_with(&slots(home)));
+        assert_eq!(slot_id(&slot_key), Some(SlotId([9; 16])));
+        let maker_key = slot_maker(home, maker(&lab));
+        let lengths = [
+            message_key.len(),
+            job_key(1).len(),
+            delivery(home, 1, 1).len(),
+            slot_key.len(),
+            maker_key.len(),
+        ];
+        assert!(lengths.iter().all(|length| *length <= 20));
+    }
+
+    #[test]
+    fn a_device_and_a_client_named_like_it_have_keys_of_their_own() {
+        let (home, id, device) = (Home(1), TransportId([7; 16]), DeviceId([0xab; 16]));
+        let client: AuthorName = device.to_string().parse().unwrap();
+        let device = AuthorName::from(device);
+        assert_ne!(message(home, message_name(id, &device)), message(home, message_name(id, &client)));
+        assert_ne!(maker(&device), maker(&client));
+    }
+
+    #[test]
+    fn events_of_senders_and_of_devices_do_not_meet() {
+        let home = Home(1);
+        for series in Series::ALL {
+            for id in [series.first(), series.end()] {
+                assert_eq!(Series::of_event(id), series);
+                assert!(events(home, id).starts_with(&event_rows(home, series)));
+                assert!(events(home, id) <= events_end(home, series.first()));
+            }
         }
+        assert!(events_end(home, 1)[..] < event_bounds(home, Series::Devices)[..]);
+        assert!(event_bounds(home, Series::Devices)[..] < events(home, Series::Devices.first())[..]);
     }
 }

@@ -1,16 +1,17 @@
 //! The row of a submission: its manifest, which decides that it was accepted, and how its deliveries ended.
 //!
 //! ```text
-//! version | digest (32) | sender | accepted ms | expires | priority | count (1) | deliveries
+//! version | digest (32) | author | accepted ms | expires | priority | count (1) | deliveries
 //! delivery = device (16) | state | late | changed ms | device number | cursor | SHA-256(sealed) (32) | reason
 //!          | count (1) | event ids
 //! ```
 //! While a box waits, its state is in its own row ([`super::delivery_row`]) and stays `queued` here.
 
 use sealpost_wire::api::relay::{DeliveryStatus, MessageStatus};
+use sealpost_wire::author::AuthorName;
 use sealpost_wire::clock::UnixTime;
 use sealpost_wire::delivery::DeliveryState;
-use sealpost_wire::id::{DeviceId, Digest, SubjectId, TransportId};
+use sealpost_wire::id::{DeviceId, Digest, TransportId};
 use sealpost_wire::payload::Priority;
 
 use super::codec::{Decoder, Encoder};
@@ -23,7 +24,7 @@ pub(super) const RECEIPTS_MAX: usize = 8;
 pub(super) struct MessageRow {
     pub(super) digest: Digest,
     /// The key has a tag of the name only.
-    pub(super) sender: SubjectId,
+    pub(super) author: AuthorName,
     pub(super) accepted_ms: u64,
     pub(super) expires_at: UnixTime,
     pub(super) priority: Priority,
@@ -92,7 +93,7 @@ impl MessageRow {
 
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut row = Encoder::new(96 + self.deliveries.len() * 96);
-        row.bytes(self.digest.as_bytes()).text(self.sender.as_str());
+        row.bytes(self.digest.as_bytes()).text(&self.author.text());
         row.u64(self.accepted_ms).u64(self.expires_at.0);
         row.u8(self.priority.code()).u8(count(self.deliveries.len()));
         for delivery in &self.deliveries {
@@ -107,7 +108,7 @@ impl MessageRow {
 
     pub(super) fn decode(value: &[u8]) -> Option<Self> {
         let mut row = Decoder::new(value)?;
-        let (digest, sender) = (Digest(row.array()?), row.text()?.parse().ok()?);
+        let (digest, author) = (Digest(row.array()?), row.text()?.parse().ok()?);
         let (accepted_ms, expires_at, priority) = (row.u64()?, UnixTime(row.u64()?), row.priority()?);
         let count = row.u8()?;
         let mut deliveries = Vec::with_capacity(usize::from(count));
@@ -124,7 +125,7 @@ impl MessageRow {
                 receipts: read_ids(&mut row)?,
             });
         }
-        row.end(Self { digest, sender, accepted_ms, expires_at, priority, deliveries })
+        row.end(Self { digest, author, accepted_ms, expires_at, priority, deliveries })
     }
 }
 

@@ -2,14 +2,15 @@
 
 use sealpost_service::engine::{EngineError, Snapshot};
 use sealpost_wire::api::relay::{DeliveryStatus, Event, EventPage, MessageStatus, WaitingBox};
+use sealpost_wire::author::AuthorName;
 use sealpost_wire::base64url::Base64Url;
 use sealpost_wire::clock::UnixTime;
-use sealpost_wire::id::{DeviceId, SubjectId, TenantId, TransportId};
+use sealpost_wire::id::{DeviceId, TenantId, TransportId};
 use tokio::sync::watch;
 
 use super::delivery_row::DeliveryRow;
 use super::event_row::{self, EventBounds};
-use super::key::{self, BOXES, DELIVERIES, EVENTS, Home, MAILBOXES, MESSAGES, STORE_VERSION};
+use super::key::{self, BOXES, DELIVERIES, EVENTS, Home, MAILBOXES, MESSAGES, ROW_VERSION, Series};
 use super::mailbox::Mailbox;
 use super::message_row::{DeliveryEnd, MessageRow};
 use super::waiters::MailboxWaiter;
@@ -75,11 +76,11 @@ impl Store {
                 return Ok((boxes, true));
             }
             let sealed = snapshot.get(BOXES, &key)?.ok_or(Damaged(BOXES.name()))?;
-            let sealed = sealed.strip_prefix(&[STORE_VERSION]).ok_or(Damaged(BOXES.name()))?;
+            let sealed = sealed.strip_prefix(&[ROW_VERSION]).ok_or(Damaged(BOXES.name()))?;
             boxes.push(WaitingBox {
                 cursor,
                 id: row.message,
-                sender: row.sender,
+                sender: row.author,
                 expires_at: row.expires_at,
                 sealed: Base64Url(sealed.to_vec()),
             });
@@ -98,21 +99,21 @@ impl Store {
         self.shared.mailboxes.grown(tenant, device);
     }
 
-    /// Where a message is on its way to each device; nothing when the sender has no such message.
+    /// Where a message is on its way to each device; nothing when the author has no such message.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn message(
         &self,
         tenant: &TenantId,
-        sender: &SubjectId,
+        author: &AuthorName,
         id: TransportId,
     ) -> Result<Option<MessageStatus>, StoreError> {
         let (snapshot, home) = (self.engine.snapshot(), self.home(tenant)?);
-        let key = key::message(home, key::message_name(id, sender));
+        let key = key::message(home, key::message_name(id, author));
         let Some(value) = snapshot.get(MESSAGES, key)? else { return Ok(None) };
         let row = MessageRow::decode(&value).ok_or(Damaged(MESSAGES.name()))?;
-        if row.sender != *sender {
+        if row.author != *author {
             return Ok(None);
         }
         let mut deliveries = Vec::with_capacity(row.deliveries.len());
@@ -122,13 +123,13 @@ impl Store {
         Ok(Some(row.status(id, deliveries)))
     }
 
-    /// Events behind `after`, at most `limit` of them.
+    /// Events of senders' messages behind `after`, at most `limit` of them.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn events(&self, tenant: &TenantId, after: u64, limit: usize) -> Result<EventsAnswer, StoreError> {
         let (snapshot, home) = (self.engine.snapshot(), self.home(tenant)?);
-        let bounds = bounds(&snapshot, home)?.unwrap_or(EventBounds::NONE);
+        let bounds = bounds(&snapshot, home, Series::Senders)?.unwrap_or(EventBounds::none(Series::Senders));
         if after.saturating_add(1) < bounds.first {
             return Ok(EventsAnswer::Gone { oldest: bounds.first });
         }
@@ -138,7 +139,9 @@ impl Store {
             for row in snapshot.range(EVENTS, from.as_slice()..=to.as_slice()) {
                 let (_, value) = row?;
                 let row = event_row::decode(&value).ok_or(Damaged(EVENTS.name()))?;
-                events.extend(row.into_iter().filter(|event| event.id > after));
+                for event in row.into_iter().filter(|event| event.id > after) {
+                    events.push(event.of_sender().ok_or(Damaged(EVENTS.name()))?);
+                }
                 if events.len() >= limit {
                     events.truncate(limit);
                     break;
@@ -149,19 +152,19 @@ impl Store {
         Ok(EventsAnswer::Page(EventPage { events, next, last: bounds.last }))
     }
 
-    /// Shows the id of the tenant's last event, as it grows.
+    /// Shows the id of the last event of the tenant's senders, as it grows.
     #[must_use]
     pub fn last_event(&self, tenant: &TenantId) -> Option<watch::Receiver<u64>> {
         self.shared.events.get(tenant).map(watch::Sender::subscribe)
     }
 
-    pub(super) fn event_bounds(&self, home: Home) -> Result<Option<EventBounds>, StoreError> {
-        bounds(&self.engine.snapshot(), home)
+    pub(super) fn event_bounds(&self, home: Home, series: Series) -> Result<Option<EventBounds>, StoreError> {
+        bounds(&self.engine.snapshot(), home, series)
     }
 }
 
-fn bounds(snapshot: &Snapshot, home: Home) -> Result<Option<EventBounds>, StoreError> {
-    let value = snapshot.get(EVENTS, key::event_bounds(home))?;
+fn bounds(snapshot: &Snapshot, home: Home, series: Series) -> Result<Option<EventBounds>, StoreError> {
+    let value = snapshot.get(EVENTS, key::event_bounds(home, series))?;
     Ok(value.map(|value| EventBounds::decode(&value).ok_or(Damaged(EVENTS.name()))).transpose()?)
 }
 
@@ -185,8 +188,8 @@ fn delivery_status(
 
 /// The receipt that an event carries; nothing when the event is not kept any more.
 fn receipt(snapshot: &Snapshot, home: Home, id: u64) -> Result<Option<Base64Url>, EngineError> {
-    let (from, to) = (key::events(home, id), key::events(home, u64::MAX));
-    let Some(row) = snapshot.range(EVENTS, from.as_slice()..to.as_slice()).next() else { return Ok(None) };
+    let (from, to) = (key::events(home, id), key::events_end(home, id));
+    let Some(row) = snapshot.range(EVENTS, from.as_slice()..=to.as_slice()).next() else { return Ok(None) };
     let (_, value) = row?;
     let events = event_row::decode(&value).unwrap_or_default();
     Ok(events.into_iter().find(|event| event.id == id).and_then(|event| event.receipt))

@@ -135,7 +135,7 @@ fn revoke(change: &mut Change<'_>, device: DeviceId) -> Result<bool, Damaged> {
     }
     let found = waiting(change, open.mailbox.number, open.mailbox.waiting_from, open.mailbox.next_cursor)?;
     for (cursor, delivery) in found {
-        let Some(mut message) = change.message(delivery.message, &delivery.sender)? else { continue };
+        let Some(mut message) = change.message(delivery.message, &delivery.author)? else { continue };
         let end = message.deliveries.iter_mut().find(|end| end.device == device && end.cursor == cursor);
         let Some(end) = end else { continue };
         change.end_waiting(&mut open, &delivery, end, DeliveryState::Revoked, Cause::default())?;

@@ -210,7 +210,7 @@ fn note(
 ) -> Result<(), Damaged> {
     change.event(&NewEvent {
         message: row.message,
-        sender: &row.sender,
+        author: &row.author,
         device,
         from: Some(row.state),
         to: row.state,

@@ -1,14 +1,17 @@
 //! The store from outside: what senders, devices and workers notice.
 
+mod authors;
 mod deliveries;
 mod pushes;
 mod simulation;
+mod slots;
 
 use sealpost_service::audit::{Act, Actor, Entry};
 use sealpost_wire::api::relay::{Event, MessageStatus, ReceiptOutcome, WaitingBox};
+use sealpost_wire::author::AuthorName;
 use sealpost_wire::clock::UnixTime;
 use sealpost_wire::delivery::{DeliveryState, PushFailure};
-use sealpost_wire::id::{DeviceId, Digest, SubjectId, TransportId};
+use sealpost_wire::id::{DeviceId, Digest, TransportId};
 use sealpost_wire::key::{RequestKey, SigningKey};
 use sealpost_wire::prekey::PrekeyKind;
 use sealpost_wire::receipt::{Receipt, ReceiptStatement};
@@ -30,8 +33,13 @@ fn tenant() -> TenantId {
     "st-mary".parse().unwrap()
 }
 
-fn lab() -> SubjectId {
+fn lab() -> AuthorName {
     "lab".parse().unwrap()
+}
+
+/// What an author seals for a device under an id.
+fn sealed(author: &AuthorName, id: u8, device: u8) -> Vec<u8> {
+    vec![id, device, if *author == lab() { 0xee } else { 0xdd }]
 }
 
 const fn device(number: u8) -> DeviceId {
@@ -75,7 +83,7 @@ impl World {
     }
 
     fn entry(&self) -> Entry {
-        Entry::new(self.now_ms, Act::MessageAccepted, &Actor::Client(lab()), &[], "done")
+        Entry::new(self.now_ms, Act::MessageAccepted, &Actor::Client("lab".parse().unwrap()), &[], "done")
     }
 
     fn lane(&self, priority: Priority) -> LaneId {
@@ -114,21 +122,28 @@ impl World {
     }
 
     fn accepting(&self, id: u8, devices: &[u8], priority: Priority) -> Accepting {
-        let sealed = |device: u8| vec![id, device, 0xee];
-        let one = |number: &u8| AcceptingBox {
-            device: device(*number),
-            revoked: false,
-            digest: Digest::of(&sealed(*number)),
-            value: BoxValue::new(&sealed(*number)),
+        self.accepting_by(lab(), id, devices, priority)
+    }
+
+    fn accepting_by(&self, author: AuthorName, id: u8, devices: &[u8], priority: Priority) -> Accepting {
+        let one = |number: &u8| {
+            let sealed = sealed(&author, id, *number);
+            AcceptingBox {
+                device: device(*number),
+                revoked: false,
+                digest: Digest::of(&sealed),
+                value: BoxValue::new(&sealed),
+            }
         };
         Accepting {
             tenant: tenant(),
-            sender: lab(),
+            boxes: devices.iter().map(one).collect(),
+            author,
             id: message(id),
             digest: Digest::of(&[id, priority.code()]),
             expires_at: UnixTime((self.now_ms + 24 * HOUR_MS) / 1000),
             priority,
-            boxes: devices.iter().map(one).collect(),
+            slot: None,
             now_ms: self.now_ms,
             audit: self.entry(),
         }
@@ -142,11 +157,21 @@ impl World {
     }
 
     fn receipt(&self, id: u8, number: u8, statement: ReceiptStatement) -> VerifiedReceipt {
+        self.receipt_for(&lab(), id, number, statement)
+    }
+
+    fn receipt_for(
+        &self,
+        author: &AuthorName,
+        id: u8,
+        number: u8,
+        statement: ReceiptStatement,
+    ) -> VerifiedReceipt {
         let receipt = Receipt {
             tenant: tenant(),
             transport_id: message(id),
             device: device(number),
-            sealed: Digest::of(&[id, number, 0xee]),
+            sealed: Digest::of(&sealed(author, id, number)),
             statement,
             time: UnixTime(self.now_ms / 1000),
         };

@@ -116,6 +116,11 @@ impl ApiClient {
         Self { http, token: token.access_token }
     }
 
+    /// Its header.
+    pub(crate) fn authorization(&self) -> http::HeaderValue {
+        format!("Bearer {}", self.token).parse().unwrap()
+    }
+
     pub(crate) async fn call(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Answer {
         let mut request = self.http.request(method, path);
         request = request.header("authorization", format!("Bearer {}", self.token));
@@ -287,6 +292,21 @@ impl Phone {
             .header("signature-input", headers.signature_input)
             .header("signature", headers.signature);
         request.body(Full::from(body)).unwrap()
+    }
+
+    /// Submits a message, signed.
+    pub(crate) async fn submit(&self, id: TransportId, submission: &Submission) -> Answer {
+        let body = serde_json::to_vec(submission).unwrap();
+        self.call(Method::PUT, &format!("/v1/messages/{id}"), body).await
+    }
+
+    /// The answer to the question where a message is.
+    pub(crate) async fn try_message(&self, id: TransportId) -> Answer {
+        self.call(Method::GET, &format!("/v1/messages/{id}"), Vec::new()).await
+    }
+
+    pub(crate) async fn message(&self, id: TransportId) -> MessageStatus {
+        self.try_message(id).await.expect(StatusCode::OK).json()
     }
 
     pub(crate) async fn register(&self, admission: Vec<u8>, app: Option<&str>) -> Answer {

@@ -24,7 +24,7 @@ async fn a_box_comes_with_every_sync_until_it_is_acknowledged() {
     // The first answer is lost.
     phone.boxes().await;
     let waiting = phone.boxes().await.remove(0);
-    assert_eq!((waiting.id, waiting.sender.as_str()), (id, "lab"));
+    assert_eq!((waiting.id, &*waiting.sender.text()), (id, "lab"));
     assert_eq!(sender.message(id).await.deliveries[0].receipts.len(), 0, "sending it is not enough");
 
     let fetched = phone.receipt_for(&waiting, ReceiptStatement::Fetched);

@@ -1,6 +1,7 @@
 //! The relay over real sockets: senders and devices on one side, emulated push providers on the other.
 
 mod client;
+mod device_submissions;
 mod doors;
 mod event_streams;
 mod files;
@@ -12,6 +13,7 @@ mod process;
 mod push_failures;
 mod pushes;
 mod rates;
+mod slots;
 mod submissions;
 mod tls;
 mod world;

@@ -70,7 +70,7 @@ async fn another_content_under_the_same_id_is_a_conflict_and_ids_are_each_sender
     assert_eq!(missing.problem(), "not_found");
     radiology.accepted(id, &submission(&[phone.id], "y", Priority::Normal, one.expires_at)).await;
     let boxes = phone.boxes().await;
-    let senders: Vec<_> = boxes.iter().map(|one| one.sender.as_str()).collect();
+    let senders: Vec<_> = boxes.iter().map(|one| one.sender.text()).collect();
     assert_eq!(senders, ["lab", "radiology"]);
     // A receipt names no sender; the box it is about tells which message it is.
     phone.acknowledge(vec![phone.receipt_for(&boxes[1], OPENED)]).await;

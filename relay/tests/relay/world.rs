@@ -272,6 +272,14 @@ impl World {
         phone
     }
 
+    /// A registered phone that nothing is pushed to: what waits for it leaves the store alone.
+    pub(crate) async fn quiet_phone(&self) -> Phone {
+        let phone = self.new_phone(&self.mary);
+        let admission = self.admission(&self.mary, &phone);
+        phone.register(admission, None).await.expect(StatusCode::CREATED);
+        phone
+    }
+
     /// Submits a message of normal priority for a day.
     pub(crate) async fn send(&self, sender: &Sender, phones: &[&Phone]) -> sealpost_wire::id::TransportId {
         self.send_as(sender, phones, Priority::Normal).await

@@ -177,7 +177,7 @@ fn waiting(envelope: &Envelope, sealed: SealedBox) -> WaitingBox {
     WaitingBox {
         cursor: u64::from(envelope.transport_id.0[0]),
         id: envelope.transport_id,
-        sender: laboratory(),
+        sender: laboratory().into(),
         expires_at: envelope.expires_at,
         sealed: Base64Url(sealed.bytes),
     }

@@ -30,8 +30,10 @@ pub struct Operation {
     pub method: Method,
     /// Its path, parameters in braces.
     pub path: String,
-    /// How it knows its caller.
+    /// How it knows its caller; the first way where there are two.
     pub security: Security,
+    /// The other way, where there are two.
+    pub other_security: Option<Security>,
     /// The roles of which the caller has one; any will do when there is none.
     pub roles: Vec<String>,
     /// The parameters.
@@ -115,12 +117,8 @@ impl Document {
             texts.iter().map(|text| text.as_str().expect("a text").to_owned()).collect()
         };
         let security = operation["security"].as_array().unwrap_or_else(|| panic!("{id}: security"));
-        let security = match security.first().and_then(|first| first.as_object()?.keys().next()) {
-            None => Security::None,
-            Some(name) if name == "bearer" => Security::Bearer,
-            Some(name) if name == "device" => Security::Device,
-            Some(name) => panic!("{id}: the tests know no {name}"),
-        };
+        let security: Vec<_> = security.iter().map(|one| security_of(&id, one)).collect();
+        assert!(security.len() <= 2, "{id}: the tests know two ways to show who calls");
         let content = operation["requestBody"]["content"].as_object();
         let body = content.and_then(|content| content.iter().next()).map(|(media, body)| {
             let schema = body["schema"]["$ref"].as_str().expect("a schema by its name");
@@ -131,7 +129,8 @@ impl Document {
         Operation {
             method: method.to_uppercase().parse().expect("a method"),
             path: path.to_owned(),
-            security,
+            security: security.first().copied().unwrap_or(Security::None),
+            other_security: security.get(1).copied(),
             roles: texts(&operation["x-roles"]),
             parameters: parameters.iter().map(|parameter| self.resolve(parameter).clone()).collect(),
             body,
@@ -144,7 +143,26 @@ impl Document {
     }
 }
 
+fn security_of(id: &str, security: &Value) -> Security {
+    let name = security.as_object().and_then(|one| one.keys().next()).expect("a security scheme");
+    match name.as_str() {
+        "bearer" => Security::Bearer,
+        "device" => Security::Device,
+        name => panic!("{id}: the tests know no {name}"),
+    }
+}
+
 impl Operation {
+    /// The operation once for each way to show who calls, each the first of its own.
+    #[must_use]
+    pub fn ways(&self) -> Vec<Self> {
+        let mut ways = vec![self.clone()];
+        if let Some(other) = self.other_security {
+            ways.push(Self { security: other, other_security: Some(self.security), ..self.clone() });
+        }
+        ways
+    }
+
     /// Asserts that the codes of an operation and the statuses of its refusals say the same.
     ///
     /// # Panics

@@ -61,8 +61,8 @@ impl Case {
     }
 }
 
-/// Every case of an operation. What its document does not say is in the module `own`: an operation that
-/// knows its caller by the body alone has to be there.
+/// Every case of an operation, for its first way to show who calls. What its document does not say is in the
+/// module `own`: an operation that knows its caller by the body alone has to be there.
 ///
 /// # Panics
 /// The operation is not described well enough to be tested.

@@ -15,13 +15,14 @@ use sealpost_wire::base64url::Base64Url;
 use sealpost_wire::certificate::Role;
 use sealpost_wire::clock::{Clock as _, UnixTime};
 use sealpost_wire::device_set::DeviceSetDraft;
-use sealpost_wire::id::{PrekeyId, RecipientId, TicketId, TransportId};
+use sealpost_wire::id::{PrekeyId, RecipientId, SlotId, TicketId, TransportId};
 use sealpost_wire::key::{SignRequest as _, SigningKey};
 use sealpost_wire::limits::ACCESS_TOKEN_LIFETIME_SECONDS_MAX;
 use sealpost_wire::message::{SealedHeader, Suite};
 use sealpost_wire::payload::Priority;
 use sealpost_wire::prekey::{PrekeyKind, PrekeyLeaf, sign_batch};
 use sealpost_wire::record::enrol;
+use sealpost_wire::slot::{SlotCapability, SlotClaim};
 use sealpost_wire::ticket::TicketSecret;
 use serde::Serialize;
 use serde_json::Value;
@@ -86,7 +87,9 @@ impl Stage {
     /// A relay with a device, a message on its way to it, and a status.
     pub async fn relay() -> Self {
         let (clock, mary, john) = hospitals();
-        let server = Server::relay([&mary, &john], &clock, "").await;
+        // One device plays all of them.
+        let rates = "[rates]\ndevice = { requests = 100000, seconds = 1 }\n";
+        let server = Server::relay([&mary, &john], &clock, rates).await;
         let other = Server::keyserver([&mary, &john], &clock, "").await;
         let mut stage = Self::new(server, &other, clock, mary, john).await;
         other.end().await;
@@ -112,10 +115,28 @@ impl Stage {
         stage.keep("SyncRequest", &SyncRequest::default());
         stage.ids.insert("id".to_owned(), id.clone());
         stage.ids.insert("device".to_owned(), stage.phone.id.to_string());
-        let call = json_call(Method::PUT, &format!("/v1/messages/{id}"), &submission);
-        let _ = stage.asked("sender", call).await.expect(202);
+        // Of two authors under one id.
+        let call = || json_call(Method::PUT, &format!("/v1/messages/{id}"), &submission);
+        let _ = stage.asked("sender", call()).await.expect(202);
+        let _ = stage.signed(&stage.phone, call()).await.expect(202);
+        let claiming = Submission { slot: Some(stage.slot_claim()), ..submission.clone() };
+        let path = format!("/v1/messages/{}", TransportId::random(&mut rng()));
+        let _ = stage.asked("sender", json_call(Method::PUT, &path, &claiming)).await.expect(202);
         stage.put_status().await;
         stage
+    }
+
+    /// The claim that has made a slot at the relay.
+    #[must_use]
+    pub fn slot_claim(&self) -> SlotClaim {
+        let next = self.slot_capability().digest();
+        SlotClaim { slot: SlotId([9; 16]), sequence: 1 << 40, capability: None, next }
+    }
+
+    /// What the claim behind it has to show.
+    #[must_use]
+    pub fn slot_capability(&self) -> SlotCapability {
+        SlotCapability::from_bytes([9; 32])
     }
 
     /// A keyserver with a recipient, a device in their set, one that waits, consent, prekeys and a status.

@@ -22,7 +22,8 @@ async fn the_keyserver_refuses_what_is_wrong_and_stores_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_right_caller_is_answered_as_described() {
     for stage in [Stage::relay().await, Stage::keyserver().await] {
-        for operation in stage.document.operations() {
+        let operations = stage.document.operations();
+        for operation in operations.iter().flat_map(|operation| operation.ways()) {
             let call = stage.let_in(&operation, stage.bare(&operation));
             let answer = call.send(&stage.server.base).await;
             assert!(answer.status.is_success(), "{}: {answer:?}", operation.id);
@@ -60,15 +61,16 @@ const OF_THE_SERVER: [&str; 5] =
     ["internal", "unavailable", "out_of_space", "rate_limited", "request_timeout"];
 
 /// Codes that take a state which the stage does not have; each has its test with its server.
-const OF_A_STATE: [(&str, &str); 11] = [
+const OF_A_STATE: [(&str, &str); 12] = [
     ("events", "cursor_gone"),
+    // A body that is cut off, where none is taken.
+    ("message", "malformed_body"),
     ("register", "version_conflict"),
     ("status", "not_found"),
     ("submit", "status_stale"),
     // The relay forgets a revoked device at once; one that waits in a sync is told.
     ("sync", "revoked"),
     ("claim", "conflict"),
-    // A body that is cut off, where none is taken.
     ("device", "malformed_body"),
     ("device", "ticket_unavailable"),
     ("putPrekeys", "conflict"),

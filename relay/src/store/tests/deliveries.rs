@@ -40,7 +40,7 @@ async fn the_same_submission_again_is_the_same_answer_whatever_happened_since() 
         match one.await.unwrap() {
             Accepted::New(answer) => new.push(answer),
             Accepted::Duplicate(answer) => duplicates.push(answer),
-            Accepted::Conflict => panic!("the content is the same"),
+            other => panic!("the content is the same: {other:?}"),
         }
     }
     assert_eq!((new.len(), duplicates.len()), (1, 63));

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::author::AuthorName;
 use crate::base64url::Base64Url;
 use crate::cbor::Writer;
 use crate::clock::UnixTime;
@@ -10,7 +11,7 @@ use crate::id::{DeviceId, Digest, SubjectId, TransportId};
 use crate::payload::Priority;
 use crate::slot::SlotClaim;
 
-/// `PUT /v1/messages/{transport id}`, by a sender.
+/// `PUT /v1/messages/{transport id}`, by a sender, or signed by a device of the tenant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Submission {
@@ -170,7 +171,7 @@ pub struct WaitingBox {
     /// The submission.
     pub id: TransportId,
     /// Who submitted it, as the relay authenticated them; the signature inside is what counts.
-    pub sender: SubjectId,
+    pub sender: AuthorName,
     /// When the message is over (seconds).
     pub expires_at: UnixTime,
     /// The sealed message.
@@ -201,7 +202,8 @@ impl ReceiptOutcome {
     }
 }
 
-/// The answer to `GET /v1/events?after=&wait=&limit=`, by a sender.
+/// The answer to `GET /v1/events?after=&wait=&limit=`, by a sender. It is about the messages of the tenant's
+/// senders; a device asks for each of its own messages by its id.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EventPage {
     /// Events with ids above `after`, dense, in order.

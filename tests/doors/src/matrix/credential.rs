@@ -7,7 +7,7 @@ use sealpost_wire::problem::ProblemCode;
 
 use super::Case;
 use crate::call::Call;
-use crate::document::Operation;
+use crate::document::{Operation, Security};
 use crate::hospital::{Phone, rng};
 use crate::stage::{ROLES, Stage, role};
 
@@ -24,13 +24,18 @@ pub(super) fn bearer(stage: &Stage, operation: &Operation) -> Vec<Case> {
     let client = stage.mary.client("lab", &ROLES.map(|(role, _)| role), stage.now());
     let assertion = stage.mary.assertion(&client, &stage.server.base, stage.now());
 
-    let missing = [
-        ("no token", bare()),
-        ("a token in the query", in_query),
-        ("a device's signature", stage.phone.sign(&stage.server.base, bare(), stage.now())),
-    ];
+    let signed = |call| stage.phone.sign(&stage.server.base, call, stage.now());
+    let mut missing = vec![("no token", bare()), ("a token in the query", in_query)];
+    let mut invalid = Vec::new();
+    if operation.other_security == Some(Security::Device) {
+        invalid.push(("a token and a device's signature", signed(bare()).bearer(token)));
+        invalid.push(("no token and a device's signature", signed(authorization(String::new()))));
+    } else {
+        missing.push(("a device's signature", signed(bare())));
+    }
+    let missing = missing.into_iter();
     let missing = missing.map(|(name, call)| Case::new(name, call, ProblemCode::MissingCredentials));
-    let invalid = [
+    invalid.extend([
         ("another scheme", authorization("Basic c3QtbWFyeTpsYWI=".to_owned())),
         ("an empty token", authorization("Bearer ".to_owned())),
         ("a token without a scheme", authorization(token.clone())),
@@ -44,7 +49,8 @@ pub(super) fn bearer(stage: &Stage, operation: &Operation) -> Vec<Case> {
         ("an assertion instead of a token", bare().bearer(&assertion)),
         ("an expired token", bare().bearer(&stage.expired_tokens[role(operation)])),
         ("a token of another server", bare().bearer(&stage.strange_token)),
-    ];
+    ]);
+    let invalid = invalid.into_iter();
     let invalid = invalid.map(|(name, call)| Case::new(name, call, ProblemCode::InvalidCredentials));
     let revoked = Case::new("a revoked client", bare().bearer(&stage.revoked_token), ProblemCode::Revoked);
     let others = ROLES
@@ -54,7 +60,7 @@ pub(super) fn bearer(stage: &Stage, operation: &Operation) -> Vec<Case> {
         let call = bare().bearer(&stage.tokens[name]);
         Case::new(format!("the role {name}"), call, ProblemCode::Forbidden)
     });
-    missing.into_iter().chain(invalid).chain([revoked]).chain(others).collect()
+    missing.chain(invalid).chain([revoked]).chain(others).collect()
 }
 
 /// Signatures of devices.
@@ -63,10 +69,11 @@ pub(super) fn device(stage: &Stage, operation: &Operation) -> Vec<Case> {
     let (base, now, phone) = (&stage.server.base, stage.now(), &stage.phone);
     let signed = || phone.sign(base, bare(), now);
     let by = |phone: &Phone| phone.sign(base, bare(), now);
-    let mut cases = vec![
-        Case::new("no signature", bare(), ProblemCode::MissingCredentials),
-        Case::new("a token", bare().bearer(&stage.tokens["sender"]), ProblemCode::MissingCredentials),
-    ];
+    let mut cases = vec![Case::new("no signature", bare(), ProblemCode::MissingCredentials)];
+    if operation.other_security != Some(Security::Bearer) {
+        let call = bare().bearer(&stage.tokens["sender"]);
+        cases.push(Case::new("a token", call, ProblemCode::MissingCredentials));
+    }
     for name in ["content-digest", "signature-input", "signature"] {
         let code = ProblemCode::MissingCredentials;
         cases.push(Case::new(format!("without {name}"), signed().without(name), code));

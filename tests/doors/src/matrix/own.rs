@@ -7,10 +7,11 @@ use sealpost_wire::api::relay::{DeviceRegistration, Submission, SubmittedBox, Sy
 use sealpost_wire::assertion::{self, ASSERTION_TYPE, GRANT_TYPE};
 use sealpost_wire::base64url::Base64Url;
 use sealpost_wire::certificate::{Purpose, Role};
-use sealpost_wire::id::TicketId;
-use sealpost_wire::limits::RECEIPTS_PER_SYNC_MAX;
+use sealpost_wire::id::{Digest, SlotId, TicketId, TransportId};
+use sealpost_wire::limits::{RECEIPTS_PER_SYNC_MAX, SLOT_SEQUENCE_MAX};
 use sealpost_wire::payload::Priority;
 use sealpost_wire::problem::ProblemCode;
+use sealpost_wire::slot::{SlotCapability, SlotClaim};
 use sealpost_wire::ticket::TicketSecret;
 use serde::Serialize;
 
@@ -140,7 +141,7 @@ fn status(stage: &Stage, operation: &Operation) -> Vec<Case> {
         ("another tenant's status", stage.status(john, &john.revoke)),
         ("a status signed by another tenant's key", stage.status(mary, &john.revoke)),
         ("a status under another root", stage.status(mary, &other_root.revoke)),
-        ("another status of the same number", stage.status_at(stage.now().minus(1))),
+        ("another status of the same number", stage.status_at(stage.now().minus(3600))),
     ];
     bodies.map(|(name, body)| invalid(stage, operation, name, &body)).into()
 }
@@ -172,7 +173,76 @@ fn submission(stage: &Stage, operation: &Operation) -> Vec<Case> {
         ),
         ("a box of nothing", of(vec![one(Vec::new())], 3600), ProblemCode::InvalidStructure),
     ];
-    bodies.map(|(name, body, code)| with(stage, operation, name, &body, code)).into()
+    let mut cases: Vec<_> = bodies.map(|(name, body, code)| with(stage, operation, name, &body, code)).into();
+    cases.extend(claims(stage, operation, &of(vec![one(sealed())], 3600)));
+    cases
+}
+
+/// Claims on the slot that the stage has made, under ids of their own.
+fn claims(stage: &Stage, operation: &Operation, submission: &Submission) -> Vec<Case> {
+    let made = stage.slot_claim();
+    let (sequence, shown) = (made.sequence + 1, Some(stage.slot_capability()));
+    let right = SlotClaim { sequence, capability: shown, next: Digest([1; 32]), ..made };
+    let forged = Some(SlotCapability::from_bytes([8; 32]));
+    let stale = SlotClaim { sequence: sequence - 1, ..right.clone() };
+    let cases = [
+        ("a stale claim", stale.clone(), ProblemCode::SlotConflict),
+        (
+            "a stale claim that shows nothing",
+            SlotClaim { capability: None, ..stale },
+            ProblemCode::SlotConflict,
+        ),
+        (
+            "a claim that is ahead",
+            SlotClaim { sequence: sequence + 1, ..right.clone() },
+            ProblemCode::SlotConflict,
+        ),
+        (
+            "a forged capability",
+            SlotClaim { capability: forged, ..right.clone() },
+            ProblemCode::SlotForbidden,
+        ),
+        ("no capability", SlotClaim { capability: None, ..right.clone() }, ProblemCode::SlotForbidden),
+        (
+            "a claim on an unknown slot",
+            SlotClaim { slot: SlotId::random(&mut rng()), ..right.clone() },
+            ProblemCode::SlotUnknown,
+        ),
+        (
+            "a sequence above the highest",
+            SlotClaim { sequence: SLOT_SEQUENCE_MAX + 1, ..right.clone() },
+            ProblemCode::InvalidValue,
+        ),
+    ];
+    let with_claim = |claim: serde_json::Value| {
+        let path = format!("/v1/messages/{}", TransportId::random(&mut rng()));
+        let mut body = serde_json::to_value(submission).expect("a body");
+        body["slot"] = claim;
+        let call = Call::new(Method::PUT, &path).body("application/json", json(&body));
+        stage.let_in(operation, call)
+    };
+    let value = |claim: &SlotClaim| serde_json::to_value(claim).expect("a claim");
+    let mut refused: Vec<_> = cases
+        .into_iter()
+        .map(|(name, claim, code)| Case::new(name, with_claim(value(&claim)), code))
+        .collect();
+    let malformed = [
+        ("slot", serde_json::json!("0")),
+        ("sequence", serde_json::json!(-1)),
+        ("sequence", serde_json::json!("1")),
+        ("capability", serde_json::json!("AA")),
+        ("capability", serde_json::json!([0])),
+        ("next", serde_json::json!("00")),
+        ("next", serde_json::Value::Null),
+        ("more", serde_json::json!(1)),
+    ];
+    for (field, fault) in malformed {
+        let mut claim = value(&right);
+        claim[field] = fault;
+        let name = format!("a claim with {field} of {}", claim[field]);
+        refused.push(Case::new(name, with_claim(claim), ProblemCode::MalformedBody));
+    }
+    refused
 }
 
 fn registration(stage: &Stage, operation: &Operation) -> Vec<Case> {
@@ -335,7 +405,7 @@ fn consent(stage: &Stage, operation: &Operation) -> Vec<Case> {
     };
     let now = stage.now();
     vec![
-        with(stage, operation, "an older consent", &of("portal", now.minus(1)), ProblemCode::Conflict),
+        with(stage, operation, "an older consent", &of("portal", now.minus(3600)), ProblemCode::Conflict),
         with(
             stage,
             operation,
