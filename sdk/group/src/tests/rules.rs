@@ -427,6 +427,60 @@ fn lifetimes_are_what_they_may_be() {
 }
 
 #[test]
+fn unknown_extensions_are_refused() {
+    use openmls::extensions::{ApplicationIdExtension, Extension, ExtensionType, UnknownExtension};
+    use openmls::prelude::{Capabilities, KeyPackageBuilder};
+    let mut world = World::new(&["patient"]);
+    let group = world.group;
+    let mut doctor = world.tenant.device("doctor");
+    let mut made = |with: fn(KeyPackageBuilder) -> KeyPackageBuilder| {
+        let bytes = doctor.groups().operate(|operation| {
+            let known = [crate::context::EXTENSION_TYPE, 0xF5EB].map(ExtensionType::Unknown);
+            let able = Capabilities::new(
+                None,
+                Some(&[GroupSuite::Classical.mls()]),
+                Some(&[known[0], known[1], ExtensionType::LastResort]),
+                None,
+                None,
+            );
+            let builder = KeyPackage::builder()
+                .key_package_lifetime(crate::operation::lifetime(operation.now))
+                .leaf_node_capabilities(able);
+            let suite = GroupSuite::Classical.mls();
+            let bundle = with(builder)
+                .build(suite, &operation.provider, operation.member, operation.member.credential())
+                .unwrap();
+            Ok(bundle.key_package().tls_serialize_detached().unwrap())
+        });
+        NewMember { key_package: bytes.unwrap(), set: doctor.set.clone() }
+    };
+    let unknown = || Extension::Unknown(0xF5EB, UnknownExtension(vec![1]));
+    let plain = made(|builder| builder);
+    let in_package = made(|builder| {
+        let unknown = Extension::Unknown(0xF5EB, UnknownExtension(vec![1]));
+        builder.key_package_extensions(Extensions::single(unknown).unwrap())
+    });
+    let in_leaf = made(|builder| {
+        let named = Extension::ApplicationId(ApplicationIdExtension::new(b"name"));
+        builder.leaf_node_extensions(Extensions::single(named).unwrap())
+    });
+    for bad in [in_package, in_leaf] {
+        let plan = CommitPlan { add: vec![bad.clone()], ..CommitPlan::default() };
+        assert_eq!(world.devices[0].refused(group, &plan), "unsupported");
+        let package = key_package(&bad.key_package);
+        let frames = rogue(&mut world.devices[0], group, &[bad.set], |commit| commit.propose_adds([package]));
+        assert_eq!(refused(&mut world, 1, 0, &frames[0]), "unsupported");
+    }
+    // In the group's context too, where everybody would know it.
+    let context = context_of(&mut world.devices[0], group).extensions().unwrap();
+    let mut more = context;
+    more.add(unknown()).unwrap();
+    assert_eq!(Context::of(&more), Err(Refusal::Unsupported));
+    let plan = CommitPlan { add: vec![plain], ..CommitPlan::default() };
+    world.devices[0].stage(group, &plan);
+}
+
+#[test]
 fn a_group_without_a_sender_among_its_stewards_is_not_believed() {
     let mut world = World::new(&["patient", "nurse"]);
     let lab = world.devices[0].id();
