@@ -281,6 +281,10 @@ impl<S: GroupStore> Operation<'_, S> {
         sets: &[Vec<u8>],
     ) -> Result<Vec<LeafNodeIndex>, GroupError> {
         let own = self.member.device();
+        if named.contains(&own) {
+            // Nobody commits its own removal (RFC 9420 section 12.2): who wants to go asks to leave.
+            return Err(Refusal::Invalid.into());
+        }
         let shown: Vec<_> =
             loaded.record.evidence.iter().filter(|evidence| sets.contains(&evidence.set)).collect();
         let revoked = loaded.rows.iter().filter(|row| {

@@ -193,7 +193,9 @@ impl<S: GroupStore> Operation<'_, S> {
             // The state stays in the epoch before: it reads that epoch's late messages for a while, and nothing
             // that comes later.
             loaded.record.left = Some(self.now);
-            loaded.record.staged = None;
+            if let Some(rejoin) = loaded.record.staged.take().and_then(|staged| staged.rejoin) {
+                self.delete_incarnation(group, rejoin)?;
+            }
             self.save_record(group, &loaded.record)?;
             return Ok(Processed::Removed { group, by: author });
         }

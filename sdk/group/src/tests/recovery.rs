@@ -105,6 +105,26 @@ fn a_return_that_lost_its_race_is_tried_again() {
 }
 
 #[test]
+fn who_is_removed_while_coming_back_is_out() {
+    let mut world = World::new(&["patient", "nurse"]);
+    let group = world.group;
+    let (lab, nurse) = (world.devices[0].id(), world.devices[2].id());
+    // The commits of two epochs wait for the nurse, whose return begins at the end of the first.
+    let first = world.devices[0].stage(group, &CommitPlan::default());
+    world.devices[0].groups().merge_staged(group).unwrap();
+    let info = world.devices[0].groups().group_info(group, nurse).unwrap();
+    world.devices[2].groups().rejoin(lab, &info.frame, None).unwrap();
+    let plan = CommitPlan { remove: vec![nurse], ..CommitPlan::default() };
+    let removal = world.devices[0].stage(group, &plan);
+    assert!(matches!(world.devices[2].process(lab, &first.frames[0].frame), Processed::Changed(_)));
+    let outcome = world.devices[2].process(lab, &removal.frames[0].frame);
+    assert_eq!(outcome, Processed::Removed { group, by: lab });
+    assert_eq!(world.devices[2].groups().merge_staged(group).unwrap_err().code(), "nothing_staged");
+    world.devices[2].groups().forget(group).unwrap();
+    assert_eq!(world.devices[2].store.0.len(), 2, "the lists of groups and of key packages");
+}
+
+#[test]
 fn a_missing_commit_that_comes_after_all_is_taken() {
     let mut world = World::new(&["patient", "nurse"]);
     let group = world.group;

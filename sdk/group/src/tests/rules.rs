@@ -106,6 +106,8 @@ fn only_stewards_remove_and_name_stewards() {
     assert_eq!(refused(&mut world, 1, 0, &frames[0]), "unsupported");
     let stranger = CommitPlan { remove: vec![DeviceId([9; 16])], ..CommitPlan::default() };
     assert_eq!(world.devices[0].refused(group, &stranger), "no_such_member");
+    let oneself = CommitPlan { remove: vec![world.devices[0].id()], ..CommitPlan::default() };
+    assert_eq!(world.devices[0].refused(group, &oneself), "invalid_commit");
 }
 
 fn context_of(device: &mut Device, group: GroupId) -> Context {
