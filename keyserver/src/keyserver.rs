@@ -12,7 +12,7 @@ use sealpost_service::clock::MonotonicClock;
 use sealpost_service::config::{ConfigError, PublicUrl, SecretKey};
 use sealpost_service::device_request::DeviceDoor;
 use sealpost_service::engine::{Engine, EngineError, OpenError};
-use sealpost_service::rates::Rates;
+use sealpost_service::rates::{Allowances, Rates};
 use sealpost_service::reload::Reload;
 use sealpost_service::server::{Listener, Operations, Server, Tls, TlsError, with_operations};
 use sealpost_service::shutdown::Shutdown;
@@ -20,10 +20,11 @@ use sealpost_service::telemetry::{MetricError, Metrics};
 use sealpost_service::tenants::{RestoreError, Tenants};
 use sealpost_wire::clock::Clock;
 use sealpost_wire::id::TenantId;
+use sealpost_wire::key_package::MlsSuite;
 
 use crate::config::{Config, Limits};
 use crate::consent::ConsentPolicy;
-use crate::metrics::KeyserverMetrics;
+use crate::metrics::{KeyserverMetrics, suite_label};
 use crate::routes;
 use crate::store::Store;
 
@@ -62,6 +63,8 @@ pub struct Keyserver {
     pub(crate) door: DeviceDoor,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) limits: Limits,
+    pub(crate) key_package_callers: Allowances,
+    pub(crate) key_package_recipients: Allowances,
     pub(crate) metrics: KeyserverMetrics,
     pub(crate) shutdown: Shutdown,
 }
@@ -117,7 +120,10 @@ impl OpenKeyserver {
         let rates = Arc::new(Rates::new(&config.rates, ids, &metrics)?);
         let shown = clock.clone();
         let authority = Authority::new(tenants.clone(), shown, &public_url, &key, rates.clone(), &metrics)?;
+        let key_packages = &config.key_package_rates;
         let keyserver = Arc::new(Keyserver {
+            key_package_callers: rates.allowances("key_package_caller", key_packages.caller),
+            key_package_recipients: rates.allowances("key_package_recipient", key_packages.recipient),
             store,
             tenants,
             policies,
@@ -201,6 +207,8 @@ impl Keyserver {
                         Ok(expired) => {
                             self.metrics.expired.with_label_values(&["ticket"]).inc_by(expired.tickets);
                             self.metrics.expired.with_label_values(&["batch"]).inc_by(expired.batches);
+                            let uploads = self.metrics.expired.with_label_values(&["key_package_upload"]);
+                            uploads.inc_by(expired.key_package_uploads);
                             self.metrics.expired.with_label_values(&["assertion"]).inc_by(expired.assertions);
                             if !expired.more {
                                 break;
@@ -221,6 +229,10 @@ impl Keyserver {
             let age = tenant.status_age(self.clock.now());
             let age = age.map_or(-1, |seconds| i64::try_from(seconds).unwrap_or(i64::MAX));
             self.metrics.status_age.with_label_values(&[tenant.id().as_str()]).set(age);
+        }
+        for suite in MlsSuite::ALL {
+            let waiting = self.store.key_packages_waiting(suite);
+            self.metrics.key_packages_waiting.with_label_values(&[suite_label(suite)]).set(waiting);
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Look-ups: what a sender gets of a recipient.
+//! Look-ups: what a sender gets of a recipient, and a device of its peers.
 
-use sealpost_wire::api::keyserver::{DevicePrekeys, LookedUp};
+use sealpost_wire::api::keyserver::{DevicePrekeys, LookedUp, Peer, PeerPrekey, PeersFound};
 use sealpost_wire::base64url::Base64Url;
 use sealpost_wire::clock::UnixTime;
 use sealpost_wire::id::DeviceId;
@@ -66,17 +66,44 @@ impl Found {
     /// The answer.
     #[must_use]
     pub fn answer(self, status: Option<&[u8]>, now: UnixTime) -> LookedUp {
-        let devices = self.devices.into_iter().map(|found| DevicePrekeys {
-            device: found.device,
-            suite: found.suite,
-            signed: found.signed.map(FoundPrekey::proven),
-            one_time: found.one_time.map(FoundPrekey::proven),
-        });
         LookedUp {
             set: Base64Url(self.set),
             status: status.map(|bytes| Base64Url(bytes.to_vec())),
-            devices: devices.collect(),
+            devices: answered(self.devices),
             time: now,
         }
     }
+}
+
+/// Prekeys as they are answered.
+pub(crate) fn answered(prekeys: Vec<FoundPrekeys>) -> Vec<DevicePrekeys> {
+    let prekeys = prekeys.into_iter().map(|found| DevicePrekeys {
+        device: found.device,
+        suite: found.suite,
+        signed: found.signed.map(FoundPrekey::proven),
+        one_time: found.one_time.map(FoundPrekey::proven),
+    });
+    prekeys.collect()
+}
+
+/// A device of the tenant that another one asked for.
+#[derive(Debug)]
+pub struct FoundPeer {
+    /// The device.
+    pub device: DeviceId,
+    /// Its prekeys, of which only signed ones are there.
+    pub prekeys: Vec<FoundPrekeys>,
+}
+
+/// The answer to a look-up of peers.
+#[must_use]
+pub fn peers_found(peers: Vec<FoundPeer>, status: Option<&[u8]>, now: UnixTime) -> PeersFound {
+    let prekey = |found: FoundPrekeys| {
+        Some(PeerPrekey { suite: found.suite, signed: found.signed.map(FoundPrekey::proven)? })
+    };
+    let peers = peers.into_iter().map(|peer| Peer {
+        device: peer.device,
+        prekeys: peer.prekeys.into_iter().filter_map(prekey).collect(),
+    });
+    PeersFound { peers: peers.collect(), status: status.map(|bytes| Base64Url(bytes.to_vec())), time: now }
 }

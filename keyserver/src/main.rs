@@ -1,4 +1,4 @@
-//! `sealpost-keyserver`: enrolments, device sets, prekeys and consents of its tenants.
+//! `sealpost-keyserver`: enrolments, device sets, prekeys, key packages and consents of its tenants.
 
 use std::io::{self, BufWriter};
 use std::path::PathBuf;
@@ -28,8 +28,8 @@ struct Arguments {
     /// Check the configuration and end: 0 when it is good.
     #[arg(long)]
     check: bool,
-    /// The store was restored from a copy: one-time prekeys in it may have been handed out since, drop them.
-    /// Devices upload new ones.
+    /// The store was restored from a copy: one-time prekeys and key packages in it may have been handed out
+    /// since, drop them. Devices upload new ones.
     #[arg(long)]
     restored: bool,
     #[command(subcommand)]

@@ -8,6 +8,7 @@ mod consents;
 mod dump;
 mod enrolment;
 mod expiry;
+mod key_packages;
 mod prekeys;
 mod row;
 
@@ -27,19 +28,24 @@ use sealpost_wire::api::keyserver::{Consent, PrekeyCount};
 use sealpost_wire::clock::{Clock, UnixTime};
 use sealpost_wire::id::{DeviceId, RecipientId, TenantId, TicketId};
 
+use self::key_packages::Waiting;
 use self::row::{SetRow, json};
 use crate::bell::Bells;
 use crate::consent::{Category, ConsentError};
 use crate::device::Device;
+use crate::key_package::{KeyPackageStock, KeyPackageUploadError};
 use crate::prekey::{Stock, UploadError};
 use crate::ticket::{Ticket, TicketError};
 
 pub use self::dump::{DumpError, dump};
 pub use self::expiry::Expired;
+pub use self::key_packages::KeyPackageRequest;
 pub use self::prekeys::LookUpRequest;
 
-/// Version of what the rows contain, all together.
-const STORE_VERSION: u8 = 1;
+/// Version of what the rows contain, all together. 2 knows key packages.
+const STORE_VERSION: u8 = 2;
+/// The oldest version whose rows all mean the same in this one: such a store is raised when it is opened.
+const STORE_VERSION_OLDEST: u8 = 1;
 
 const TICKETS: Keyspace = Keyspace::rows(0, "tickets");
 const DEVICES: Keyspace = Keyspace::rows(1, "devices");
@@ -53,8 +59,12 @@ const EXPIRY: Keyspace = Keyspace::rows(8, "expiry");
 const ASSERTIONS: Keyspace = Keyspace::rows(9, "assertions");
 const STATUSES: Keyspace = Keyspace::rows(10, "statuses");
 const AUDIT: Keyspace = Keyspace::rows(11, "audit");
+const KEY_PACKAGE_STOCKS: Keyspace = Keyspace::rows(12, "key_package_stocks");
+const KEY_PACKAGES: Keyspace = Keyspace::bulk(13, "key_packages");
+const KEY_PACKAGE_REFS: Keyspace = Keyspace::rows(14, "key_package_refs");
+const KEY_PACKAGE_UPLOADS: Keyspace = Keyspace::rows(15, "key_package_uploads");
 
-static KEYSPACES: [Keyspace; 12] = [
+static KEYSPACES: [Keyspace; 16] = [
     TICKETS,
     DEVICES,
     DEVICE_SETS,
@@ -67,6 +77,10 @@ static KEYSPACES: [Keyspace; 12] = [
     ASSERTIONS,
     STATUSES,
     AUDIT,
+    KEY_PACKAGE_STOCKS,
+    KEY_PACKAGES,
+    KEY_PACKAGE_REFS,
+    KEY_PACKAGE_UPLOADS,
 ];
 
 const SHARED: SharedKeyspaces = SharedKeyspaces { assertions: ASSERTIONS, statuses: STATUSES, audit: AUDIT };
@@ -96,6 +110,9 @@ pub enum StoreError {
     /// See [`UploadError`].
     #[error(transparent)]
     Upload(#[from] UploadError),
+    /// See [`KeyPackageUploadError`].
+    #[error(transparent)]
+    KeyPackages(#[from] KeyPackageUploadError),
     /// See [`ConsentError`].
     #[error(transparent)]
     Consent(#[from] ConsentError),
@@ -122,6 +139,7 @@ pub struct Store {
     engine: Engine,
     incarnation: u64,
     bells: Bells<BellKey>,
+    waiting: Arc<Waiting>,
 }
 
 /// What requests wait for.
@@ -133,24 +151,33 @@ enum BellKey {
 
 impl Store {
     /// Opens or creates the store in `folder`. With `restored`, it is marked as restored from a copy first:
-    /// one-time prekeys that are in it may have been handed out since, and are void.
+    /// one-time prekeys and one-time key packages that are in it may have been handed out since, and are void.
     ///
     /// # Errors
     /// See [`OpenError`]; a store that cannot be marked as restored is reported as one that cannot be opened.
     pub async fn open(folder: &Path, restored: bool, metrics: &Metrics) -> Result<Self, OpenError> {
-        let engine = Engine::open(Options::new(folder, &KEYSPACES, STORE_VERSION), metrics)?;
+        let engine = Engine::open(options(folder), metrics)?;
         let marking = |error: EngineError| OpenError::Io {
             what: "reading the store's incarnation",
             source: std::io::Error::other(error),
         };
         if restored {
             match engine.raise_incarnation().await.map_err(marking)? {
-                Ok(incarnation) => tracing::warn!(incarnation, "restored: one-time prekeys are void"),
+                Ok(incarnation) => tracing::warn!(incarnation, "restored: what was for one use is void"),
                 Err(never) => match never {},
             }
         }
         let incarnation = engine.incarnation().map_err(marking)?;
-        Ok(Self { engine, incarnation, bells: Bells::new() })
+        let waiting = Arc::new(Waiting::default());
+        for row in engine.snapshot().range(KEY_PACKAGE_STOCKS, ..) {
+            let (_, value) = row.map_err(marking)?;
+            // One that is damaged is told when its device is asked for.
+            if let Ok(mut stock) = json::<KeyPackageStock>(&value, KEY_PACKAGE_STOCKS) {
+                stock.enter(incarnation);
+                waiting.count(&stock);
+            }
+        }
+        Ok(Self { engine, incarnation, bells: Bells::new(), waiting })
     }
 
     /// The engine under it.
@@ -319,4 +346,10 @@ impl Store {
         let value = self.engine.get(keyspace, key)?.ok_or(StoreError::NotFound)?;
         json(&value, keyspace)
     }
+}
+
+/// How the store in `folder` is opened.
+fn options(folder: &Path) -> Options {
+    let options = Options::new(folder, &KEYSPACES, STORE_VERSION);
+    Options { oldest_version: Some(STORE_VERSION_OLDEST), ..options }
 }

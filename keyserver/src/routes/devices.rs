@@ -3,21 +3,18 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{FromRequest, Request, State};
-use bytes::Bytes;
-use http::request::Parts;
+use axum::extract::State;
 use sealpost_service::audit::{Act, Actor, Entry, Object};
-use sealpost_service::body::{RawBody, check_json, parse_json};
 use sealpost_service::parameter::{InPath, InQuery};
 use sealpost_service::problem::{ProblemCode, Refusal};
-use sealpost_service::tenants::Tenant;
 use sealpost_wire::api::keyserver::{DeviceState, PrekeyUpload, PrekeysStored};
 use sealpost_wire::base64url::Base64Url;
 use sealpost_wire::id::DeviceId;
 use sealpost_wire::prekey::PrekeyKind;
 
 use super::Wait;
-use crate::device::{Device, Standing};
+use super::signed::Signed;
+use crate::device::Standing;
 use crate::keyserver::Keyserver;
 use crate::prekey::Upload;
 use crate::store::StoreError;
@@ -50,6 +47,7 @@ pub(super) async fn state(
         set: set.map(|(_, bytes)| Base64Url(bytes)),
         status: tenant.state().status.as_ref().map(|bytes| Base64Url(bytes.to_vec())),
         prekeys,
+        key_packages: keyserver.store.key_package_counts(tenant.id(), id, now)?,
         incarnation: keyserver.store.incarnation(),
         time: now,
     }))
@@ -67,8 +65,7 @@ pub(super) async fn put_prekeys(
         Standing::Declined => return Err(ProblemCode::TicketUnavailable.into()),
         Standing::Removed { .. } => return Err(ProblemCode::Revoked.into()),
     }
-    check_json(&signed.parts.headers)?;
-    let body: PrekeyUpload = parse_json(&signed.body)?;
+    let body: PrekeyUpload = signed.json()?;
     let identity = device.identity_key().ok_or(ProblemCode::Internal)?;
     let now = keyserver.clock.now();
     let upload = Upload::read(body, tenant.id(), id, &identity, &device.suites, now)?;
@@ -89,44 +86,4 @@ pub(super) async fn put_prekeys(
     uploaded.with_label_values(&["one_time"]).inc_by(one_time as u64);
     uploaded.with_label_values(&["signed"]).inc_by(signed_ones as u64);
     Ok(Json(PrekeysStored { prekeys }))
-}
-
-/// A request that its device signed.
-pub(super) struct Signed {
-    tenant: Arc<Tenant>,
-    device: DeviceId,
-    known: Device,
-    parts: Parts,
-    body: Bytes,
-}
-
-impl Signed {
-    /// The tenant of the device, if it is the one in the path. Another one is nothing that this device knows
-    /// of.
-    fn of(&self, in_path: DeviceId) -> Result<&Arc<Tenant>, Refusal> {
-        if self.device == in_path { Ok(&self.tenant) } else { Err(ProblemCode::NotFound.into()) }
-    }
-}
-
-impl FromRequest<Arc<Keyserver>> for Signed {
-    type Rejection = Refusal;
-
-    async fn from_request(request: Request, keyserver: &Arc<Keyserver>) -> Result<Self, Refusal> {
-        let (parts, body) = request.into_parts();
-        let request = Request::from_parts(parts.clone(), body);
-        let RawBody(body) = RawBody::from_request(request, keyserver).await?;
-        let signed = keyserver.door.read(&parts.method, &parts.uri, &parts.headers, &body)?;
-        // Unknown tenants and devices are told as a wrong signature is.
-        let invalid = || keyserver.door.unknown();
-        let tenant = Arc::clone(keyserver.tenants.tenant(&signed.tenant).ok_or_else(invalid)?);
-        let known = match keyserver.store.device(tenant.id(), signed.device) {
-            Ok(device) => Some(device),
-            Err(StoreError::NotFound) => None,
-            Err(error) => return Err(error.into()),
-        };
-        let key = known.as_ref().and_then(Device::request_key);
-        keyserver.door.admit(&signed, &tenant, key.as_ref(), keyserver.clock.now())?;
-        let known = known.ok_or_else(invalid)?;
-        Ok(Self { tenant, device: signed.device, known, parts, body })
-    }
 }

@@ -1,6 +1,5 @@
 //! Routes of recipients: their device sets, their consents, and look-ups.
 
-use std::fmt::Display;
 use std::sync::Arc;
 
 use axum::Json;
@@ -17,6 +16,7 @@ use sealpost_wire::certificate::Role;
 use sealpost_wire::id::RecipientId;
 use sealpost_wire::limits::DEVICES_PER_SET_MAX;
 
+use super::Listed;
 use crate::consent::{self, Category};
 use crate::device_set::NewSet;
 use crate::keyserver::Keyserver;
@@ -175,18 +175,4 @@ pub(super) async fn consents(
     caller.require(&[Role::Enroller])?;
     let consents = keyserver.store.consents(caller.tenant().id(), recipient)?;
     Ok(Json(ConsentList { consents: consents.into_iter().collect() }))
-}
-
-/// Ids, separated by spaces, for the audit.
-struct Listed<T>(Vec<T>);
-
-impl<T: Display> Display for Listed<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut separator = "";
-        for id in &self.0 {
-            write!(f, "{separator}{id}")?;
-            separator = " ";
-        }
-        Ok(())
-    }
 }

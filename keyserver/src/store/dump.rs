@@ -4,11 +4,11 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use data_encoding::{BASE64, HEXLOWER};
-use sealpost_service::engine::{Engine, EngineError, OpenError, Options};
+use sealpost_service::engine::{Engine, EngineError, OpenError};
 use sealpost_service::telemetry::Metrics;
 use serde::Serialize;
 
-use super::{KEYSPACES, STORE_VERSION};
+use super::options;
 
 /// Why a dump ended early. A store in use is free once its keyserver has ended.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +30,7 @@ pub enum DumpError {
 /// # Errors
 /// See [`DumpError`]; in particular while a keyserver has the store.
 pub fn dump(folder: &Path, mut out: impl Write) -> Result<(), DumpError> {
-    let engine = Engine::open(Options::new(folder, &KEYSPACES, STORE_VERSION), &Metrics::new())?;
+    let engine = Engine::open(options(folder), &Metrics::new())?;
     let mut written = Ok(());
     engine.dump(|keyspace, key, value| {
         if written.is_ok() {

@@ -6,13 +6,17 @@ use sealpost_service::store_key::{after_tenant, tenant_key};
 use sealpost_wire::clock::UnixTime;
 use sealpost_wire::id::{DeviceId, TenantId};
 
+use super::key_packages::KeyPackages;
 use super::prekeys::Shelf;
-use super::row::{BatchRow, Due};
-use super::{ASSERTIONS, BATCHES, DEVICES, EXPIRY, PREKEY_IDS, Store, StoreError, TICKETS, row};
+use super::row::{BatchRow, Due, KeyPackageUploadRow};
+use super::{
+    ASSERTIONS, BATCHES, DEVICES, EXPIRY, KEY_PACKAGE_REFS, KEY_PACKAGE_UPLOADS, PREKEY_IDS, Store,
+    StoreError, TICKETS, row,
+};
 use crate::device::{Device, Standing};
 use crate::ticket::Ticket;
 
-/// Rows that are due, of one step. One of them may stand for several hundred prekeys.
+/// Rows that are due, of one step. One of them may stand for several hundred prekeys or key packages.
 const DUE_PER_STEP_MAX: usize = 16;
 /// Used assertions that one step forgets.
 const ASSERTIONS_PER_STEP_MAX: usize = 256;
@@ -24,6 +28,8 @@ pub struct Expired {
     pub tickets: u64,
     /// Batches of prekeys that were forgotten.
     pub batches: u64,
+    /// Uploads of key packages that were forgotten.
+    pub key_package_uploads: u64,
     /// Client assertions that were forgotten.
     pub assertions: u64,
     /// Whether more is due.
@@ -32,12 +38,12 @@ pub struct Expired {
 
 impl Store {
     /// Forgets what is over, one step of it: used assertions that could not be shown again, tickets and what
-    /// claimed them, prekeys that nothing may be sealed to or opened with.
+    /// claimed them, prekeys that nothing may be sealed to or opened with, key packages that have ended.
     ///
     /// # Errors
     /// What the engine says.
     pub async fn expire(&self, tenant: &TenantId, now: UnixTime) -> Result<Expired, StoreError> {
-        let (tenant, incarnation) = (tenant.clone(), self.incarnation);
+        let (tenant, incarnation, waiting) = (tenant.clone(), self.incarnation, self.waiting.clone());
         let decided = self.engine.write_with("expire", Space::Frees, move |view| {
             let start = tenant_key(&tenant, &[]);
             let end = tenant_key(&tenant, &[&now.0.to_be_bytes()]);
@@ -81,6 +87,23 @@ impl Store {
                         if let Some(shelf) = shelf(view, &tenant, device, incarnation)? {
                             shelf.close();
                         }
+                        KeyPackages::open(view, &tenant, device, incarnation, &waiting)?.close();
+                    }
+                    Some(Due::KeyPackages(device, upload)) => {
+                        let key = row::batch(&tenant, device, &upload);
+                        if let Some(value) = view.take(KEY_PACKAGE_UPLOADS, key) {
+                            let references = KeyPackageUploadRow::read(&value)?;
+                            for reference in &references {
+                                view.remove(
+                                    KEY_PACKAGE_REFS,
+                                    row::key_package_ref(&tenant, device, *reference),
+                                );
+                            }
+                            let mut packages =
+                                KeyPackages::open(view, &tenant, device, incarnation, &waiting)?;
+                            packages.forget(references.len() as u64, now)?;
+                        }
+                        expired.key_package_uploads += 1;
                     }
                     None => {}
                 }

@@ -77,15 +77,11 @@ impl Store {
     ) -> Result<LookUpOutcome, StoreError> {
         let (tenant, incarnation) = (tenant.clone(), self.incarnation);
         let decided = self.engine.write("look_up", move |view| {
-            let key = row::recipient(&tenant, request.recipient);
-            let set = view.get(DEVICE_SETS, key).ok_or(StoreError::NotFound)?;
-            let set = SetRow::read(&set)?;
-            let key = row::consent(&tenant, request.recipient, request.category.as_str());
-            let consent: Option<Consent> = row::find(view, CONSENTS, &key)?;
-            if !request.policy.allows(consent.as_ref()) {
+            let LookUpRequest { recipient, category, policy, .. } = &request;
+            let Some(set) = consented_set(view, &tenant, *recipient, category, *policy)? else {
                 audit::append(view, AUDIT, &tenant, &request.refused);
                 return Ok(LookUpOutcome::ConsentMissing);
-            }
+            };
             let mut devices = Vec::new();
             for device in set.devices {
                 if request.state.trust.check_device(device).is_ok() {
@@ -94,10 +90,32 @@ impl Store {
                 }
             }
             audit::append(view, AUDIT, &tenant, &request.answered);
-            Ok(LookUpOutcome::Found(Found { set: set.bytes.to_vec(), devices }))
+            Ok(LookUpOutcome::Found(Found { set: set.bytes, devices }))
         });
         decided.await?
     }
+}
+
+/// A recipient's set, as far as a look-up needs it.
+pub(super) struct LookedUpSet {
+    pub(super) bytes: Vec<u8>,
+    pub(super) devices: Vec<DeviceId>,
+}
+
+/// The set of a recipient, if they have agreed to the category.
+pub(super) fn consented_set(
+    view: &View,
+    tenant: &TenantId,
+    recipient: RecipientId,
+    category: &Category,
+    policy: ConsentPolicy,
+) -> Result<Option<LookedUpSet>, StoreError> {
+    let set = view.get(DEVICE_SETS, row::recipient(tenant, recipient)).ok_or(StoreError::NotFound)?;
+    let set = SetRow::read(&set)?;
+    let consent: Option<Consent> =
+        row::find(view, CONSENTS, &row::consent(tenant, recipient, category.as_str()))?;
+    let is_allowed = policy.allows(consent.as_ref());
+    Ok(is_allowed.then(|| LookedUpSet { bytes: set.bytes.to_vec(), devices: set.devices }))
 }
 
 /// The prekeys of one device, within a command.
@@ -163,7 +181,7 @@ impl<'c> Shelf<'c> {
     }
 
     /// Takes what a look-up gets, for each suite.
-    fn take(
+    pub(super) fn take(
         &mut self,
         one_time: bool,
         now: UnixTime,

@@ -11,22 +11,29 @@
 //! prekey_ids   tenant | 0 | device | prekey id                      -> 1
 //! consents     tenant | 0 | recipient | category                    -> 1 | JSON Consent
 //! expiry       tenant | 0 | time (8) | kind (1) | what              -> 1
+//!
+//! key_package_stocks   tenant | 0 | device                              -> 1 | JSON KeyPackageStock
+//! key_packages         tenant | 0 | device | suite (2) | 0 | number (8) -> 1 | key package             one-time
+//! key_packages         tenant | 0 | device | suite (2) | 1              -> 1 | key package             last resort
+//! key_package_refs     tenant | 0 | device | reference (32)             -> 1
+//! key_package_uploads  tenant | 0 | device | upload (16)                -> 1 | reference (32 each)
 //! ```
 
 use sealpost_service::engine::{Keyspace, View};
 use sealpost_service::store_key::{content, tenant_key, versioned};
 use sealpost_wire::clock::UnixTime;
-use sealpost_wire::id::{DeviceId, Digest, PrekeyId, RecipientId, TenantId, TicketId};
+use sealpost_wire::id::{DeviceId, Digest, KeyPackageRef, PrekeyId, RecipientId, TenantId, TicketId};
 use sealpost_wire::message::Suite;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{BATCHES, DEVICE_SETS, StoreError};
+use super::{BATCHES, DEVICE_SETS, KEY_PACKAGE_UPLOADS, StoreError};
 
 /// Version of every value here.
 pub(super) const VERSION: u8 = 1;
 const ONE_TIME: u8 = 0;
 const SIGNED: u8 = 1;
+const LAST_RESORT: u8 = 1;
 
 pub(super) fn ticket(tenant: &TenantId, ticket: TicketId) -> Vec<u8> {
     tenant_key(tenant, &[ticket.as_bytes()])
@@ -60,6 +67,18 @@ pub(super) fn prekey_id(tenant: &TenantId, device: DeviceId, id: PrekeyId) -> Ve
     tenant_key(tenant, &[device.as_bytes(), id.as_bytes()])
 }
 
+pub(super) fn key_package(tenant: &TenantId, device: DeviceId, suite: u16, number: u64) -> Vec<u8> {
+    tenant_key(tenant, &[device.as_bytes(), &suite.to_be_bytes(), &[ONE_TIME], &number.to_be_bytes()])
+}
+
+pub(super) fn last_resort(tenant: &TenantId, device: DeviceId, suite: u16) -> Vec<u8> {
+    tenant_key(tenant, &[device.as_bytes(), &suite.to_be_bytes(), &[LAST_RESORT]])
+}
+
+pub(super) fn key_package_ref(tenant: &TenantId, device: DeviceId, reference: KeyPackageRef) -> Vec<u8> {
+    tenant_key(tenant, &[device.as_bytes(), reference.as_bytes()])
+}
+
 /// The first half of a batch's digest, which names it in keys.
 pub(super) fn batch_name(digest: &Digest) -> [u8; 16] {
     let mut name = [0; 16];
@@ -83,8 +102,10 @@ pub(super) enum Due {
     OneTime(DeviceId),
     /// Nothing sealed to a batch can be opened any more.
     Batch(DeviceId, [u8; 16]),
-    /// A device was removed: its prekeys go.
+    /// A device was removed: its prekeys and key packages go.
     Removed(DeviceId),
+    /// All key packages of an upload have ended.
+    KeyPackages(DeviceId, [u8; 16]),
 }
 
 impl Due {
@@ -95,6 +116,9 @@ impl Due {
             Self::OneTime(device) => tenant_key(tenant, &[&time, &[2], device.as_bytes()]),
             Self::Batch(device, batch) => tenant_key(tenant, &[&time, &[3], device.as_bytes(), &batch]),
             Self::Removed(device) => tenant_key(tenant, &[&time, &[4], device.as_bytes()]),
+            Self::KeyPackages(device, upload) => {
+                tenant_key(tenant, &[&time, &[5], device.as_bytes(), &upload])
+            }
         }
     }
 
@@ -110,6 +134,10 @@ impl Due {
                 Some(Self::Batch(DeviceId(*device), batch.try_into().ok()?))
             }
             4 => what.try_into().ok().map(|id| Self::Removed(DeviceId(id))),
+            5 => {
+                let (device, upload) = what.split_first_chunk()?;
+                Some(Self::KeyPackages(DeviceId(*device), upload.try_into().ok()?))
+            }
             _ => None,
         }
     }
@@ -183,6 +211,27 @@ impl BatchRow {
     }
 }
 
+/// The references of an upload of key packages, one behind the other.
+pub(super) struct KeyPackageUploadRow;
+
+impl KeyPackageUploadRow {
+    pub(super) fn value(references: impl Iterator<Item = KeyPackageRef>) -> Vec<u8> {
+        let mut value = vec![VERSION];
+        references.for_each(|reference| value.extend_from_slice(reference.as_bytes()));
+        value
+    }
+
+    pub(super) fn read(value: &[u8]) -> Result<Vec<KeyPackageRef>, StoreError> {
+        let (references, rest) = content(value, VERSION).unwrap_or(&[0]).as_chunks();
+        let damaged = StoreError::Damaged(KEY_PACKAGE_UPLOADS.name());
+        if rest.is_empty() {
+            Ok(references.iter().copied().map(KeyPackageRef).collect())
+        } else {
+            Err(damaged)
+        }
+    }
+}
+
 /// The value in a row of JSON.
 pub(super) fn json<T: DeserializeOwned>(value: &[u8], keyspace: Keyspace) -> Result<T, StoreError> {
     let json = content(value, VERSION).and_then(|bytes| serde_json::from_slice(bytes).ok());
@@ -223,6 +272,7 @@ mod tests {
             Due::OneTime(DeviceId([2; 16])),
             Due::Batch(DeviceId([3; 16]), [4; 16]),
             Due::Removed(DeviceId([5; 16])),
+            Due::KeyPackages(DeviceId([6; 16]), [7; 16]),
         ] {
             let key = due.key(&tenant, UnixTime(7));
             let after = sealpost_service::store_key::after_tenant(&key, &tenant).unwrap();
@@ -240,6 +290,12 @@ mod tests {
         let batch = BatchRow::value([PrekeyId([1; 16])].into_iter(), b"batch");
         let read = BatchRow::read(&batch).unwrap();
         assert_eq!((read.ids, read.batch), (vec![PrekeyId([1; 16])], b"batch".to_vec()));
+        let references = [KeyPackageRef([1; 32]), KeyPackageRef([2; 32])];
+        let upload = KeyPackageUploadRow::value(references.into_iter());
+        assert_eq!(KeyPackageUploadRow::read(&upload).unwrap(), references);
+        for length in (0..33).chain(34..65) {
+            assert_eq!(KeyPackageUploadRow::read(&upload[..length]).is_err(), length != 1, "{length}");
+        }
         for length in 0..58 {
             assert!(SetRow::read(&value[..length]).is_err(), "{length}");
         }

@@ -2,19 +2,24 @@
 
 use http::Method;
 use sealpost_wire::admission::Admission;
-use sealpost_wire::api::keyserver::{ClaimBody, DeviceState, PrekeyUpload, PrekeysStored};
+use sealpost_wire::api::keyserver::{
+    ClaimBody, DeviceState, KeyPackageLookUp, KeyPackageUpload, KeyPackagesFound, KeyPackagesStored,
+    PrekeyUpload, PrekeysStored,
+};
 use sealpost_wire::base64url::Base64Url;
 use sealpost_wire::clock::UnixTime;
 use sealpost_wire::http_signature::{self, RequestParts};
-use sealpost_wire::id::{DeviceId, TenantId};
+use sealpost_wire::id::{DeviceId, RecipientId, TenantId};
 use sealpost_wire::key::{P256SigningKey, RequestSigningKey, SignRequest as _, SigningKey};
+use sealpost_wire::key_package::{KeyPackageDraft, Lifetime, MlsSuite};
+use sealpost_wire::member::MemberCredential;
 use sealpost_wire::message::Suite;
 use sealpost_wire::prekey::{PrekeyKind, PrekeyLeaf, sign_batch};
 use sealpost_wire::record::{DeviceRecord, enrol};
 use sealpost_wire::ticket::TicketSecret;
 
 use crate::client::{Answer, Call, Http};
-use crate::world::{Certified, World, rng};
+use crate::world::{CATEGORY, Certified, World, rng};
 
 pub struct TestDevice {
     pub tenant: TenantId,
@@ -137,4 +142,70 @@ impl TestDevice {
         let upload = self.batch(Suite::Classical, one_time, world.now());
         self.put_prekeys(world, &upload).await.expect(200)
     }
+
+    /// A key package of a suite that ends after so many seconds.
+    pub fn key_package_until(
+        &self,
+        world: &World,
+        suite: MlsSuite,
+        seconds: u64,
+        is_last_resort: bool,
+    ) -> Base64Url {
+        let key = || {
+            let mut key = vec![0; suite.public_key_bytes()];
+            rand_core::Rng::fill_bytes(&mut rng(), &mut key);
+            key
+        };
+        let now = world.now();
+        let draft = KeyPackageDraft {
+            suite,
+            init_key: key(),
+            encryption_key: key(),
+            credential: credential(&self.admission(&world.tenant.enrol, now)),
+            lifetime: Lifetime { not_before: now.minus(3600), not_after: now.plus(seconds) },
+            is_last_resort,
+        };
+        Base64Url(draft.sign(&self.identity))
+    }
+
+    pub fn key_package(&self, world: &World) -> Base64Url {
+        self.key_package_until(world, MlsSuite::Classical, 28 * 86_400, false)
+    }
+
+    pub fn last_resort(&self, world: &World) -> Base64Url {
+        self.key_package_until(world, MlsSuite::Classical, 28 * 86_400, true)
+    }
+
+    /// So many one-time key packages.
+    pub fn key_packages(&self, world: &World, one_time: usize) -> KeyPackageUpload {
+        let packages = (0..one_time).map(|_| self.key_package(world)).collect();
+        KeyPackageUpload { suite: 3, packages, last_resort: None, replace: false }
+    }
+
+    pub async fn put_key_packages(&self, world: &World, upload: &KeyPackageUpload) -> Answer {
+        let path = format!("/v1/devices/{}/key-packages", self.id);
+        self.send(world, Call::json(Method::PUT, &path, upload)).await
+    }
+
+    pub async fn upload_key_packages(&self, world: &World, one_time: usize) -> KeyPackagesStored {
+        self.put_key_packages(world, &self.key_packages(world, one_time)).await.expect(200)
+    }
+
+    pub fn key_package_call(&self, recipient: RecipientId, suite: u16) -> Call {
+        let body = KeyPackageLookUp { suite, category: CATEGORY.to_owned() };
+        Call::json(Method::POST, &format!("/v1/recipients/{recipient}/key-packages"), &body)
+    }
+
+    pub async fn try_take(&self, world: &World, recipient: RecipientId) -> Answer {
+        self.send(world, self.key_package_call(recipient, 3)).await
+    }
+
+    pub async fn take(&self, world: &World, recipient: RecipientId) -> KeyPackagesFound {
+        self.try_take(world, recipient).await.expect(200)
+    }
+}
+
+/// A member credential with this admission.
+pub fn credential(admission: &Base64Url) -> Vec<u8> {
+    MemberCredential { admission: admission.0.clone(), statement: None }.to_bytes()
 }

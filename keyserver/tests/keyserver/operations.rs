@@ -146,13 +146,22 @@ fn the_sample_configuration_is_good_and_complete() {
     // A key that is not in the sample is one that no operator finds; defaults are shown as they are.
     assert_eq!(
         keys("limits"),
-        ["expiry_seconds", "one_time_prekeys_max", "remembered_prekeys_max", "ticket_kept_seconds"]
+        [
+            "expiry_seconds",
+            "key_packages_max",
+            "one_time_prekeys_max",
+            "remembered_key_packages_max",
+            "remembered_prekeys_max",
+            "ticket_kept_seconds"
+        ]
     );
     assert_eq!(config.limits, sealpost_keyserver::config::Limits::default());
     assert_eq!(keys("http").len(), 14);
     assert_eq!(config.http, sealpost_service::server::HttpOptions::default());
     assert_eq!(keys("rates"), ["client", "device", "stranger", "tenant"]);
     assert_eq!(config.rates, sealpost_service::rates::RateOptions::default());
+    assert_eq!(keys("key_package_rates"), ["caller", "recipient"]);
+    assert_eq!(config.key_package_rates, sealpost_keyserver::config::KeyPackageRates::default());
     assert_eq!(keys("log"), ["format", "level"]);
 }
 
@@ -174,6 +183,8 @@ fn bad_configurations_are_refused() {
         ("public_url = \"https://", "public_url = \"ftp://", "public_url"),
         ("request_seconds_max = 75", "request_seconds_max = 60", "request_seconds_max"),
         ("one_time_prekeys_max = 256", "one_time_prekeys_max = 1", "limits on prekeys"),
+        ("\nkey_packages_max = 256", "\nkey_packages_max = 100", "limits on key packages"),
+        ("recipient = { requests = 60,", "recipient = { requests = 0,", "nonzero"),
         ("connections_max = 4096", "connections_max = 0", "nobody"),
         ("expiry_seconds = 10", "expiry_seconds = 0", "expiry_seconds"),
     ] {

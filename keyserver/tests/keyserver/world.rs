@@ -254,6 +254,20 @@ impl World {
         Stored { store, bytes }
     }
 
+    /// The keyspace of each row that a stopped keyserver has stored.
+    pub async fn rows(&self) -> Vec<String> {
+        let mut keyspaces = Vec::new();
+        let stored = self.read_store().await;
+        stored.store.dump(|name, _, _| keyspaces.push(name.to_owned())).unwrap();
+        keyspaces
+    }
+
+    /// Whether this line is among the metrics.
+    pub async fn metric(&self, line: &str) -> bool {
+        let text = String::from_utf8(self.http.get("/metrics").await.body).unwrap();
+        text.lines().any(|known| known == line)
+    }
+
     pub async fn stop(&mut self) {
         self.running.shutdown.begin();
         (&mut self.running.served).await.unwrap();

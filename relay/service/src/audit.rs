@@ -44,6 +44,12 @@ pub enum Act {
     PrekeysPut,
     /// A sender looked a recipient up.
     LookedUp,
+    /// A device uploaded key packages.
+    KeyPackagesPut,
+    /// A device looked a recipient up for a group, and took key packages.
+    KeyPackagesTaken,
+    /// A device asked where its peers can be reached.
+    PeersLookedUp,
     /// An enroller recorded a consent.
     ConsentPut,
     /// A sender or a device submitted a message.

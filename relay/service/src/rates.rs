@@ -39,8 +39,30 @@ pub struct Rate {
 }
 
 impl Rate {
-    const fn new(requests: NonZeroU32, seconds: NonZeroU32) -> Self {
-        Self { requests, seconds }
+    /// So many requests in so many seconds, for constants.
+    ///
+    /// # Panics
+    /// One of them is 0.
+    #[must_use]
+    pub const fn of(requests: u32, seconds: u32) -> Self {
+        match (NonZeroU32::new(requests), NonZeroU32::new(seconds)) {
+            (Some(requests), Some(seconds)) => Self { requests, seconds },
+            _ => panic!("an allowance of nothing"),
+        }
+    }
+
+    /// Refuses an allowance that cannot be kept.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`].
+    pub fn check(self) -> Result<(), ConfigError> {
+        let refusal = || ConfigError::Value("rates: no more than a request in a nanosecond".to_owned());
+        self.quota().map(|_| ()).ok_or_else(refusal)
+    }
+
+    /// One in a nanosecond where the configuration was not checked: more than any server answers.
+    fn quota_or_all(self) -> Quota {
+        self.quota().unwrap_or(Quota::per_second(self.requests))
     }
 
     /// Nothing when one request would come back in no time.
@@ -67,16 +89,10 @@ pub struct RateOptions {
 
 impl Default for RateOptions {
     fn default() -> Self {
-        const fn rate(requests: u32, seconds: u32) -> Rate {
-            match (NonZeroU32::new(requests), NonZeroU32::new(seconds)) {
-                (Some(requests), Some(seconds)) => Rate::new(requests, seconds),
-                _ => panic!("an allowance of nothing"),
-            }
-        }
-        const CLIENT: Rate = rate(100_000, 4);
-        const DEVICE: Rate = rate(200, 10);
-        const TENANT: Rate = rate(200_000, 4);
-        const STRANGER: Rate = rate(3_000, 60);
+        const CLIENT: Rate = Rate::of(100_000, 4);
+        const DEVICE: Rate = Rate::of(200, 10);
+        const TENANT: Rate = Rate::of(200_000, 4);
+        const STRANGER: Rate = Rate::of(3_000, 60);
         Self { client: CLIENT, device: DEVICE, tenant: TENANT, stranger: STRANGER }
     }
 }
@@ -87,12 +103,7 @@ impl RateOptions {
     /// # Errors
     /// [`ConfigError::Value`].
     pub fn check(&self) -> Result<(), ConfigError> {
-        let rates = [self.client, self.device, self.tenant, self.stranger];
-        if rates.iter().all(|rate| rate.quota().is_some()) {
-            Ok(())
-        } else {
-            Err(ConfigError::Value("rates: no more than a request in a nanosecond".to_owned()))
-        }
+        [self.client, self.device, self.tenant, self.stranger].into_iter().try_for_each(Rate::check)
     }
 }
 
@@ -123,16 +134,22 @@ impl Rates {
         for whose in ["client", "device", "tenant", "stranger"] {
             refused.with_label_values(&[whose]).inc_by(0);
         }
-        // One in a nanosecond where the configuration was not checked: more than any server answers.
-        let quota = |rate: Rate| rate.quota().unwrap_or(Quota::per_second(rate.requests));
-        let tenant = |id: &TenantId| (id.clone(), RateLimiter::direct(quota(options.tenant)));
+        let tenant = |id: &TenantId| (id.clone(), RateLimiter::direct(options.tenant.quota_or_all()));
         Ok(Self {
-            clients: Keyed::new(quota(options.client)),
-            devices: Keyed::new(quota(options.device)),
+            clients: Keyed::new(options.client.quota_or_all()),
+            devices: Keyed::new(options.device.quota_or_all()),
             tenants: tenants.into_iter().map(tenant).collect(),
-            strangers: Keyed::new(quota(options.stranger)),
+            strangers: Keyed::new(options.stranger.quota_or_all()),
             refused,
         })
+    }
+
+    /// Allowances of one server's own, beside those of every request: for what is scarce there. `whose` names
+    /// them in the metrics.
+    #[must_use]
+    pub fn allowances(&self, whose: &'static str, rate: Rate) -> Allowances {
+        self.refused.with_label_values(&[whose]).inc_by(0);
+        Allowances { whose, left: Keyed::new(rate.quota_or_all()), refused: self.refused.clone() }
     }
 
     /// Takes a request off the allowances of a client and its tenant.
@@ -170,9 +187,36 @@ impl Rates {
     }
 
     fn refuse(&self, whose: &str, wait: Duration) -> Refusal {
-        self.refused.with_label_values(&[whose]).inc();
-        Refusal::new(ProblemCode::RateLimited).retry_after(whole_seconds(wait))
+        refuse(&self.refused, whose, wait)
     }
+}
+
+/// Allowances of one server's own; see [`Rates::allowances`].
+pub struct Allowances {
+    whose: &'static str,
+    left: Keyed,
+    refused: IntCounterVec,
+}
+
+impl Allowances {
+    /// Takes one off the allowance of `whose`.
+    ///
+    /// # Errors
+    /// [`ProblemCode::RateLimited`].
+    pub fn take(&self, whose: impl Hash) -> Result<(), Refusal> {
+        self.left.take(whose).map_err(|wait| refuse(&self.refused, self.whose, wait))
+    }
+}
+
+impl fmt::Debug for Allowances {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Allowances").field("whose", &self.whose).finish_non_exhaustive()
+    }
+}
+
+fn refuse(refused: &IntCounterVec, whose: &str, wait: Duration) -> Refusal {
+    refused.with_label_values(&[whose]).inc();
+    Refusal::new(ProblemCode::RateLimited).retry_after(whole_seconds(wait))
 }
 
 impl fmt::Debug for Rates {
@@ -249,7 +293,7 @@ mod tests {
     use super::*;
 
     fn rate(requests: u32, seconds: u32) -> Rate {
-        Rate::new(requests.try_into().unwrap(), seconds.try_into().unwrap())
+        Rate::of(requests, seconds)
     }
 
     fn options(client: Rate, tenant: Rate) -> RateOptions {
@@ -305,6 +349,18 @@ mod tests {
         let wait = rates.client(&mary, &"ward".parse().unwrap()).unwrap_err();
         assert!((1790..=1800).contains(&retry_after(&wait)));
         assert_eq!(rates.client(&john, &"lab".parse().unwrap()), Ok(()));
+    }
+
+    #[test]
+    fn a_server_has_allowances_of_its_own() {
+        let metrics = Metrics::new();
+        let rates = Rates::new(&RateOptions::default(), &[], &metrics).unwrap();
+        let (few, many) = (rates.allowances("few", rate(1, 3600)), rates.allowances("many", rate(2, 3600)));
+        assert!(metrics.render().contains("sealpost_rate_limited_total{whose=\"few\"} 0"));
+        assert_eq!((few.take(1), many.take(1)), (Ok(()), Ok(())));
+        assert!((3590..=3600).contains(&retry_after(&few.take(1).unwrap_err())));
+        assert_eq!((few.take(2), many.take(1)), (Ok(()), Ok(())));
+        assert!(metrics.render().contains("sealpost_rate_limited_total{whose=\"few\"} 1"));
     }
 
     #[test]

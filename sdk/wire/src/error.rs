@@ -14,8 +14,8 @@ pub enum FormatError {
     #[error("bytes follow the end of the structure")]
     TrailingBytes,
     /// Not the deterministic encoding of RFC 8949 section 4.2.1: a longer head than needed, an indefinite
-    /// length, map keys out of order or twice.
-    #[error("not deterministic CBOR")]
+    /// length, map keys out of order or twice. In a key package, a longer length than needed.
+    #[error("not the deterministic encoding")]
     NotDeterministic,
     /// Nested deeper than any structure here.
     #[error("nested too deep")]

@@ -141,6 +141,10 @@ bytes_id!(
     PrekeyId, 16
 );
 bytes_id!(
+    /// A key package of MLS: its RefHash (RFC 9420 section 5.2).
+    KeyPackageRef, 32
+);
+bytes_id!(
     /// A SHA-256 digest.
     Digest, 32
 );

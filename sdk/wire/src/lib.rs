@@ -28,6 +28,7 @@ pub mod error;
 pub mod http_signature;
 pub mod id;
 pub mod key;
+pub mod key_package;
 pub mod limits;
 pub mod member;
 pub mod merkle;

@@ -30,6 +30,14 @@ pub const PREKEY_LEAF_BYTES_MAX: usize = 1400;
 pub const PREKEY_BATCH_BYTES_MAX: usize = 512;
 /// Leaves in one batch, and so the leaves that one upload carries.
 pub const PREKEYS_PER_BATCH_MAX: usize = 128;
+/// Bytes of a key package (two X-Wing public keys have 2432, a member credential up to 3136).
+pub const KEY_PACKAGE_BYTES_MAX: usize = 6 * 1024;
+/// One-time key packages that one upload carries; a last resort may come with them.
+pub const KEY_PACKAGES_PER_UPLOAD_MAX: usize = 100;
+/// Extensions of a key package, and of the leaf node in it.
+pub const KEY_PACKAGE_EXTENSIONS_MAX: usize = 16;
+/// Devices that one look-up of peers names.
+pub const PEERS_PER_LOOK_UP_MAX: usize = 64;
 /// Bytes of a tenant status.
 pub const STATUS_BYTES_MAX: usize = 64 * 1024;
 /// Revoked keys, and revoked devices, that one status names.
@@ -66,6 +74,9 @@ pub const SIGNED_PREKEY_SEAL_SECONDS: u64 = 30 * 86_400;
 /// The highest sequence number that a claim on a slot may name: the one behind it is still a number that every
 /// reader of JSON keeps exactly.
 pub const SLOT_SEQUENCE_MAX: u64 = (1 << 53) - 2;
+/// A key package lives at most this long (seconds): 84 days, begun an hour earlier for clocks that differ.
+pub const KEY_PACKAGE_LIFETIME_SECONDS_MAX: u64 = 84 * 86_400 + 3600;
+
 /// Devices that one submission may name.
 pub const BOXES_PER_MESSAGE_MAX: usize = 16;
 /// Waiting boxes that one sync returns.

@@ -9,8 +9,9 @@ const PAGE: &str = include_str!("../FORMAT.md");
 const CDDL: &str = include_str!("../sealpost.cddl");
 
 /// Every file that gives an error a code. `sealpost-seal` and `sealpost-open` have theirs on the same page.
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 8] = [
     include_str!("../src/error.rs"),
+    include_str!("../src/key_package.rs"),
     include_str!("../src/padding.rs"),
     include_str!("../src/payload.rs"),
     include_str!("../src/http_signature.rs"),
@@ -135,6 +136,15 @@ fn the_limits_are_those_of_the_code() {
         assert!(PAGE.contains(&said), "{said}: {number}");
     }
     assert!(PAGE.contains(&format!("expires_at <= created + {seconds} ")));
+    for said in [
+        format!("`KeyPackage` of RFC 9420 section 10, at most {} bytes", limits::KEY_PACKAGE_BYTES_MAX),
+        format!("more than {} bytes `too_large`", limits::KEY_PACKAGE_BYTES_MAX),
+        format!("at most {} in a list", limits::KEY_PACKAGE_EXTENSIONS_MAX),
+        format!("not_before + {},", limits::KEY_PACKAGE_LIFETIME_SECONDS_MAX),
+        format!("not_before <= now + {}", limits::CLOCK_SKEW_SECONDS_MAX),
+    ] {
+        assert!(PAGE.contains(&said), "{said}");
+    }
     assert!(PAGE.contains(&format!("now <= expires_at + {}", limits::CLOCK_SKEW_SECONDS_MAX)));
     assert!(PAGE.contains(&format!("|now - created| <= {}", limits::REQUEST_WINDOW_SECONDS)));
 }

@@ -8,7 +8,8 @@ use rand_core::Rng as _;
 use sealpost_service::clock::{ManualClock, SystemClock};
 use sealpost_wire::api::StatusBody;
 use sealpost_wire::api::keyserver::{
-    ClaimBody, CloseBody, Consent, DeviceSetBody, LookUp, PrekeyUpload, TicketBody,
+    ClaimBody, CloseBody, Consent, DeviceSetBody, KeyPackageLookUp, KeyPackageUpload, LookUp, PeerLookUp,
+    PrekeyUpload, TicketBody,
 };
 use sealpost_wire::api::relay::{DeviceRegistration, Submission, SubmittedBox, SyncRequest};
 use sealpost_wire::base64url::Base64Url;
@@ -17,7 +18,9 @@ use sealpost_wire::clock::{Clock as _, UnixTime};
 use sealpost_wire::device_set::DeviceSetDraft;
 use sealpost_wire::id::{PrekeyId, RecipientId, SlotId, TicketId, TransportId};
 use sealpost_wire::key::{SignRequest as _, SigningKey};
+use sealpost_wire::key_package::{KeyPackageDraft, Lifetime, MlsSuite};
 use sealpost_wire::limits::ACCESS_TOKEN_LIFETIME_SECONDS_MAX;
+use sealpost_wire::member::MemberCredential;
 use sealpost_wire::message::{SealedHeader, Suite};
 use sealpost_wire::payload::Priority;
 use sealpost_wire::prekey::{PrekeyKind, PrekeyLeaf, sign_batch};
@@ -142,7 +145,9 @@ impl Stage {
     /// A keyserver with a recipient, a device in their set, one that waits, consent, prekeys and a status.
     pub async fn keyserver() -> Self {
         let (clock, mary, john) = hospitals();
-        let server = Server::keyserver([&mary, &john], &clock, "").await;
+        // One phone sends most of the matrix, faster than any phone.
+        let rates = "[rates]\ndevice = { requests = 10000, seconds = 1 }\n";
+        let server = Server::keyserver([&mary, &john], &clock, rates).await;
         let other = Server::relay([&mary, &john], &clock, "").await;
         let mut stage = Self::new(server, &other, clock, mary, john).await;
         other.end().await;
@@ -152,7 +157,12 @@ impl Stage {
         for phone in [&stage.second_phone, &stage.lost_phone] {
             stage.enrol(phone, &stage.mary, &stage.tokens).await;
         }
-        stage.enrol(&stage.foreign_phone, &stage.john, &stage.foreign_tokens).await;
+        let foreign = stage.enrol(&stage.foreign_phone, &stage.john, &stage.foreign_tokens).await.record;
+        let foreign_recipient = RecipientId::random(&mut rng());
+        let foreign = stage.device_set(foreign_recipient, &foreign, &stage.john, &stage.john.enrol);
+        let call = json_call(Method::PUT, &format!("/v1/recipients/{foreign_recipient}/devices"), &foreign);
+        let call = call.bearer(&stage.foreign_tokens["enroller"]);
+        let _ = call.send(&stage.server.base).await.expect(200);
         let record = stage.enrol(&stage.phone, &stage.mary, &stage.tokens).await.record;
         let claimed = stage.enrol(&waiting, &stage.mary, &stage.tokens).await;
         stage.keep("TicketBody", &claimed.ticket);
@@ -171,7 +181,7 @@ impl Stage {
             json_call(Method::POST, &format!("/v1/tickets/{}/close", over.ticket_id()), &CloseBody {});
         let _ = stage.asked("enroller", close).await.expect(200);
 
-        let set = stage.device_set(&record, &stage.mary, &stage.mary.enrol);
+        let set = stage.device_set(recipient, &record, &stage.mary, &stage.mary.enrol);
         let call = json_call(Method::PUT, &format!("/v1/recipients/{recipient}/devices"), &set);
         let _ = stage.asked("enroller", call).await.expect(200);
         stage.keep("DeviceSetBody", &set);
@@ -179,6 +189,12 @@ impl Stage {
         let call = json_call(Method::PUT, &format!("/v1/devices/{}/prekeys", stage.phone.id), &prekeys);
         let _ = stage.signed(&stage.phone, call).await.expect(200);
         stage.keep("PrekeyUpload", &prekeys);
+        let packages = key_packages(&stage.phone, &stage.mary, &stage.mary.enrol, stage.now());
+        let call = json_call(Method::PUT, &format!("/v1/devices/{}/key-packages", stage.phone.id), &packages);
+        let _ = stage.signed(&stage.phone, call).await.expect(200);
+        stage.keep("KeyPackageUpload", &packages);
+        stage.keep("KeyPackageLookUp", &KeyPackageLookUp { suite: 3, category: CATEGORY.to_owned() });
+        stage.keep("PeerLookUp", &PeerLookUp { devices: vec![stage.phone.id, stage.second_phone.id] });
         let consent = Consent {
             granted: true,
             given_at: stage.now(),
@@ -372,20 +388,30 @@ impl Stage {
         }
     }
 
-    /// A first device set of the recipient, signed by a key with its certificate.
+    /// Key packages that were let in.
+    ///
+    /// # Panics
+    /// The stage is not a keyserver's.
+    #[must_use]
+    pub fn known_key_packages(&self) -> KeyPackageUpload {
+        serde_json::from_value(self.bodies["KeyPackageUpload"].clone()).expect("key packages")
+    }
+
+    /// A first device set of a recipient, signed by a key with its certificate.
     ///
     /// # Panics
     /// It cannot be signed.
     #[must_use]
     pub fn device_set(
         &self,
+        recipient: RecipientId,
         record: &[u8],
         hospital: &Hospital,
         signer: &(SigningKey, Vec<u8>),
     ) -> DeviceSetBody {
         let draft = DeviceSetDraft {
             tenant: hospital.id.clone(),
-            recipient: self.recipient,
+            recipient,
             version: 1,
             previous: None,
             records: vec![record.to_vec()],
@@ -463,4 +489,42 @@ pub fn prekeys(phone: &Phone, now: UnixTime) -> PrekeyUpload {
     let batch = sign_batch(&phone.tenant, phone.id, std::slice::from_ref(&leaf), now, &phone.identity);
     let batch = Base64Url(batch.expect("a batch"));
     PrekeyUpload { batch, leaves: vec![Base64Url(leaf)], replace: false }
+}
+
+/// A key package and a last resort of a device, under an admission by a key with its certificate.
+///
+/// # Panics
+/// It cannot be signed.
+#[must_use]
+pub fn key_packages(
+    phone: &Phone,
+    hospital: &Hospital,
+    signer: &(SigningKey, Vec<u8>),
+    now: UnixTime,
+) -> KeyPackageUpload {
+    let record = phone.record("https://relay.example", TicketId([3; 16]), now);
+    let admission = hospital.admit(&record, now, signer);
+    let credential = MemberCredential { admission, statement: None }.to_bytes();
+    let key = || {
+        let mut key = vec![0; MlsSuite::Classical.public_key_bytes()];
+        rng().fill_bytes(&mut key);
+        key
+    };
+    let package = |is_last_resort| {
+        let draft = KeyPackageDraft {
+            suite: MlsSuite::Classical,
+            init_key: key(),
+            encryption_key: key(),
+            credential: credential.clone(),
+            lifetime: Lifetime { not_before: now.minus(3600), not_after: now.plus(60 * 86_400) },
+            is_last_resort,
+        };
+        Base64Url(draft.sign(&phone.identity))
+    };
+    KeyPackageUpload {
+        suite: MlsSuite::Classical.code(),
+        packages: vec![package(false)],
+        last_resort: Some(package(true)),
+        replace: false,
+    }
 }

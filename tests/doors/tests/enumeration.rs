@@ -31,6 +31,9 @@ async fn another_tenants_tickets_recipients_and_devices_are_like_unknown_ones() 
         "close",
         "device",
         "putPrekeys",
+        "putKeyPackages",
+        "lookUpPeers",
+        "lookUpKeyPackages",
         "putDevices",
         "devices",
         "lookUp",
@@ -96,7 +99,7 @@ async fn another_authors_message_is_like_an_unknown_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_device_of_the_same_tenant_is_like_an_unknown_one() {
     let stage = Stage::keyserver().await;
-    for id in ["device", "putPrekeys"] {
+    for id in ["device", "putPrekeys", "putKeyPackages", "lookUpPeers"] {
         let operation = stage.operation(id);
         let mut answers = Vec::new();
         for ids in [stage.ids(), fresh(&stage.ids())] {

@@ -61,7 +61,7 @@ const OF_THE_SERVER: [&str; 5] =
     ["internal", "unavailable", "out_of_space", "rate_limited", "request_timeout"];
 
 /// Codes that take a state which the stage does not have; each has its test with its server.
-const OF_A_STATE: [(&str, &str); 12] = [
+const OF_A_STATE: [(&str, &str); 15] = [
     ("events", "cursor_gone"),
     // A body that is cut off, where none is taken.
     ("message", "malformed_body"),
@@ -76,6 +76,9 @@ const OF_A_STATE: [(&str, &str); 12] = [
     ("putPrekeys", "conflict"),
     ("putPrekeys", "invalid_value"),
     ("putPrekeys", "ticket_unavailable"),
+    ("putKeyPackages", "ticket_unavailable"),
+    ("lookUpKeyPackages", "ticket_unavailable"),
+    ("lookUpPeers", "ticket_unavailable"),
 ];
 
 async fn refuses(stage: Stage) {

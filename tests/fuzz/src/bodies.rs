@@ -4,7 +4,8 @@ use std::fmt::Debug;
 
 use sealpost_service::body::parse_json;
 use sealpost_wire::api::keyserver::{
-    ClaimBody, CloseBody, Consent, ConsentList, DeviceSetBody, DeviceSetState, DeviceState, LookUp, LookedUp,
+    ClaimBody, CloseBody, Consent, ConsentList, DeviceSetBody, DeviceSetState, DeviceState, KeyPackageLookUp,
+    KeyPackageUpload, KeyPackagesFound, KeyPackagesStored, LookUp, LookedUp, PeerLookUp, PeersFound,
     PrekeyUpload, PrekeysStored, TicketBody, TicketState,
 };
 use sealpost_wire::api::relay::{
@@ -50,7 +51,7 @@ pub(crate) fn relay(input: &[u8]) {
 /// Input: which body of the keyserver, and its JSON.
 pub(crate) fn keyserver(input: &[u8]) {
     let Some((which, json)) = input.split_first() else { return };
-    match which % 14 {
+    match which % 20 {
         0 => drop(body::<TicketBody>(json)),
         1 => drop(body::<ClaimBody>(json)),
         2 => drop(body::<CloseBody>(json)),
@@ -64,7 +65,13 @@ pub(crate) fn keyserver(input: &[u8]) {
         10 => drop(body::<PrekeysStored>(json)),
         11 => drop(body::<LookedUp>(json)),
         12 => drop(body::<ConsentList>(json)),
-        _ => drop(body::<TokenRequest>(json)),
+        13 => drop(body::<TokenRequest>(json)),
+        14 => drop(body::<KeyPackageUpload>(json)),
+        15 => drop(body::<KeyPackagesStored>(json)),
+        16 => drop(body::<KeyPackageLookUp>(json)),
+        17 => drop(body::<KeyPackagesFound>(json)),
+        18 => drop(body::<PeerLookUp>(json)),
+        _ => drop(body::<PeersFound>(json)),
     }
 }
 

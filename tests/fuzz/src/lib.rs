@@ -14,6 +14,7 @@ mod assertion;
 mod bodies;
 mod clinical;
 mod cose;
+mod key_package;
 mod provider;
 mod request;
 mod sealed;
@@ -37,7 +38,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 25] = [
+pub const TARGETS: [Target; 26] = [
     Target { name: "admission", check: signed::admission, input_bytes_max: 1024 },
     Target { name: "apns_answer", check: provider::apns_answer, input_bytes_max: 512 },
     Target { name: "certificate", check: signed::certificate, input_bytes_max: 400 },
@@ -48,6 +49,7 @@ pub const TARGETS: [Target; 25] = [
     Target { name: "envelope", check: signed::envelope, input_bytes_max: 2048 },
     Target { name: "fcm_answer", check: provider::fcm_answer, input_bytes_max: 1024 },
     Target { name: "hl7", check: clinical::hl7, input_bytes_max: 4096 },
+    Target { name: "key_package", check: key_package::key_package, input_bytes_max: 4096 },
     Target { name: "keyserver_bodies", check: bodies::keyserver, input_bytes_max: 4096 },
     Target { name: "mailbox_statement", check: signed::mailbox_statement, input_bytes_max: 512 },
     Target { name: "member_credential", check: signed::member_credential, input_bytes_max: 3136 },

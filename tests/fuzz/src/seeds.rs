@@ -12,6 +12,7 @@ use sealpost_wire::device_set::DeviceSetDraft;
 use sealpost_wire::http_signature::{RequestParts, sign};
 use sealpost_wire::id::{DeviceId, Digest, GroupId, KeyId, NotificationId, OrderId, PrekeyId};
 use sealpost_wire::key::RequestSigningKey;
+use sealpost_wire::key_package::MlsSuite;
 use sealpost_wire::member::{MailboxStatement, MemberCredential};
 use sealpost_wire::merkle;
 use sealpost_wire::message::Suite;
@@ -30,6 +31,7 @@ use sealpost_wire::ticket::EnrolmentLink;
 use serde_json::{Value, json};
 
 use crate::cose::payload;
+use crate::key_package;
 use crate::request::{AUTHORITY, BODY};
 use crate::world::{DEVICE, NOW, RECIPIENT, TRANSPORT, world};
 
@@ -98,6 +100,7 @@ fn signed(seeds: &mut Seeds) {
         seeds.push(("envelope", set));
     }
     prekeys(seeds);
+    key_packages(seeds);
     receipts(seeds);
     let link = EnrolmentLink {
         tenant: world.tenant.clone(),
@@ -160,6 +163,22 @@ fn prekeys(seeds: &mut Seeds) {
         seeds.push(("envelope", proven.leaf.0));
         seeds.push(("envelope", proven.batch.0));
     }
+}
+
+fn key_packages(seeds: &mut Seeds) {
+    for suite in MlsSuite::ALL {
+        for is_last_resort in [false, true] {
+            let bytes = key_package::draft(suite, is_last_resort).sign(&world().identity);
+            if suite == MlsSuite::Classical {
+                seeds.push(("envelope", bytes.clone()));
+            }
+            seeds.push(("key_package", [&[0], &bytes[..]].concat()));
+        }
+    }
+    for fields in key_package::fields() {
+        seeds.push(("key_package", [&[1], &fields[..]].concat()));
+    }
+    seeds.push(("key_package", [&[2], &key_package::credential()[..]].concat()));
 }
 
 fn receipts(seeds: &mut Seeds) {
@@ -306,6 +325,8 @@ fn bodies(seeds: &mut Seeds) {
                        "to": "pushed", "late": true, "reason": "x", "receipt": "AAAA"});
     let waiting = json!({"cursor": 1, "id": id, "sender": "lab", "expires_at": 2, "sealed": "AAAA"});
     let counts = json!([{"suite": "hybrid", "one_time": 3, "signed_until": 4}]);
+    let packages = json!([{"suite": 3, "one_time": 5, "last_resort_until": 6}]);
+    let peer = json!({"device": id, "prekeys": [{"suite": "hybrid", "signed": proven}]});
     let consent = json!({"granted": true, "given_at": 1, "recorded_by": "portal", "method": "paper",
                          "document": digest});
     let relay = [
@@ -332,14 +353,22 @@ fn bodies(seeds: &mut Seeds) {
         consent.clone(),
         json!({"ticket": id, "expires_at": 1, "enrolments": ["AAAA"], "closed": false}),
         json!({"set": "AAAA", "version": 1}),
-        json!({"admission": "AAAA", "set": "AAAA", "status": "AAAA", "prekeys": counts, "incarnation": 1,
-               "time": 2}),
+        json!({"admission": "AAAA", "set": "AAAA", "status": "AAAA", "prekeys": counts,
+               "key_packages": packages, "incarnation": 1, "time": 2}),
         json!({"prekeys": counts}),
         json!({"set": "AAAA", "status": "AAAA", "time": 1, "devices": [
             {"device": id, "suite": "classical", "signed": proven, "one_time": null}]}),
         json!({"consents": {"lab": consent}}),
         json!({"grant_type": "client_credentials", "client_assertion_type": "x", "client_assertion": "y",
                "scope": "sender"}),
+        json!({"suite": 3, "packages": ["AAAA"], "last_resort": "AAAA", "replace": true}),
+        json!({"key_packages": packages}),
+        json!({"suite": 77, "category": "care-team"}),
+        json!({"set": "AAAA", "status": "AAAA", "time": 1,
+               "packages": [{"device": id, "package": "AAAA", "last_resort": false}],
+               "prekeys": [{"device": id, "suite": "classical", "signed": proven}]}),
+        json!({"devices": [id]}),
+        json!({"peers": [peer], "status": "AAAA", "time": 1}),
     ];
     push_bodies(seeds, "relay_bodies", &relay);
     let claim = json!({"slot": id, "sequence": 7, "capability": base64url::encode(&[3; 32]), "next": digest});

@@ -6,6 +6,7 @@ use sealpost_wire::admission::Admission;
 use sealpost_wire::base64url::Base64Url;
 use sealpost_wire::certificate::{Purpose, SignedCertificate};
 use sealpost_wire::device_set::{DeviceSet, DeviceSetDraft};
+use sealpost_wire::key_package::SignedKeyPackage;
 use sealpost_wire::limits::{DEVICES_PER_SET_MAX, PREKEYS_PER_BATCH_MAX};
 use sealpost_wire::member::{MailboxStatement, MemberCredential};
 use sealpost_wire::message::{SealedMessage, SignedMessage};
@@ -247,6 +248,7 @@ pub(crate) fn envelope(bytes: &[u8]) {
     note("device set", DeviceSet::verified_before(bytes).is_ok());
     note("batch", PrekeyBatch::verify(bytes, &world.tenant, DEVICE, &identity).is_ok());
     note("leaf", PrekeyLeaf::read(bytes).is_ok());
+    note("key package", SignedKeyPackage::read(bytes).is_ok());
     note("receipt", SignedReceipt::read(bytes).is_ok());
     note("message", SignedMessage::read(bytes).is_ok());
     note("sealed message", SealedMessage::read(bytes).is_ok());

@@ -85,7 +85,10 @@ pub struct DeviceState {
     pub status: Option<Base64Url>,
     /// Prekeys that are left, by suite.
     pub prekeys: Vec<PrekeyCount>,
-    /// Raised when the keyserver's store was restored: one-time prekeys are gone, new ones are wanted.
+    /// Key packages that are left, by the suites of MLS that it has uploaded any of.
+    pub key_packages: Vec<KeyPackageCount>,
+    /// Raised when the keyserver's store was restored: one-time prekeys and one-time key packages are gone, new
+    /// ones are wanted.
     pub incarnation: u64,
     /// The keyserver's time (seconds).
     pub time: UnixTime,
@@ -160,6 +163,117 @@ pub struct DevicePrekeys {
     /// A one-time prekey that nobody else gets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub one_time: Option<ProvenPrekey>,
+}
+
+/// How many key packages of a suite of MLS are left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyPackageCount {
+    /// The suite, by its number.
+    pub suite: u16,
+    /// One-time key packages that are left.
+    pub one_time: u32,
+    /// Until when the last resort may be used; nothing when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_resort_until: Option<UnixTime>,
+}
+
+/// `PUT /v1/devices/{device}/key-packages`, signed by the device. The same key packages again change nothing.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyPackageUpload {
+    /// The suite of MLS that all of them are for, by its number.
+    pub suite: u16,
+    /// One-time key packages, at most 100: each is handed out once.
+    pub packages: Vec<Base64Url>,
+    /// A key package that is handed out whenever there is no other, in the place of the one before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_resort: Option<Base64Url>,
+    /// Whether every earlier key package of the device in this suite is void: its state was lost or rolled back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replace: bool,
+}
+
+/// The answer to a [`KeyPackageUpload`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct KeyPackagesStored {
+    /// Key packages that are left, by suite.
+    pub key_packages: Vec<KeyPackageCount>,
+}
+
+/// `POST /v1/recipients/{recipient}/key-packages`, signed by a device of the tenant that wants to add the
+/// recipient to a group.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyPackageLookUp {
+    /// The suite of MLS of the group, by its number.
+    pub suite: u16,
+    /// The category of what the group is for, for consent.
+    pub category: String,
+}
+
+/// The answer to a [`KeyPackageLookUp`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct KeyPackagesFound {
+    /// The countersigned device set.
+    pub set: Base64Url,
+    /// The newest tenant status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<Base64Url>,
+    /// A key package for each device of the set that has one of the suite.
+    pub packages: Vec<FoundKeyPackage>,
+    /// The signed prekeys of each device, for the boxes that the group's messages travel in.
+    pub prekeys: Vec<DevicePrekeys>,
+    /// The keyserver's time (seconds).
+    pub time: UnixTime,
+}
+
+/// A key package that was handed out.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FoundKeyPackage {
+    /// The device.
+    pub device: DeviceId,
+    /// The key package (RFC 9420 section 10).
+    pub package: Base64Url,
+    /// Whether others get it too: the device has no one-time key package left.
+    pub last_resort: bool,
+}
+
+/// `POST /v1/devices/{device}/peers`, signed by the device: where members of its groups can be reached.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerLookUp {
+    /// Devices of the same tenant, at most 64, each once.
+    pub devices: Vec<DeviceId>,
+}
+
+/// The answer to a [`PeerLookUp`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PeersFound {
+    /// Those of the devices that are in the set of some recipient, in the order in which they were asked for.
+    pub peers: Vec<Peer>,
+    /// The newest tenant status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<Base64Url>,
+    /// The keyserver's time (seconds).
+    pub time: UnixTime,
+}
+
+/// A device of the tenant, as others of it may seal to it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Peer {
+    /// The device.
+    pub device: DeviceId,
+    /// Its newest signed prekeys, by suite; none when all have ended.
+    pub prekeys: Vec<PeerPrekey>,
+}
+
+/// A signed prekey of a peer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PeerPrekey {
+    /// The suite.
+    pub suite: Suite,
+    /// The prekey.
+    pub signed: ProvenPrekey,
 }
 
 /// `PUT /v1/recipients/{recipient}/consent/{category}`, by an enroller.

@@ -2,13 +2,16 @@
 //! another purpose, or over.
 
 use http::Method;
-use sealpost_wire::api::keyserver::{ClaimBody, Consent, LookUp, TicketBody};
+use sealpost_wire::api::keyserver::{
+    ClaimBody, Consent, KeyPackageLookUp, KeyPackageUpload, LookUp, PeerLookUp, TicketBody,
+};
 use sealpost_wire::api::relay::{DeviceRegistration, Submission, SubmittedBox, SyncRequest};
 use sealpost_wire::assertion::{self, ASSERTION_TYPE, GRANT_TYPE};
 use sealpost_wire::base64url::Base64Url;
 use sealpost_wire::certificate::{Purpose, Role};
-use sealpost_wire::id::{Digest, SlotId, TicketId, TransportId};
-use sealpost_wire::limits::{RECEIPTS_PER_SYNC_MAX, SLOT_SEQUENCE_MAX};
+use sealpost_wire::id::{DeviceId, Digest, SlotId, TicketId, TransportId};
+use sealpost_wire::key::SigningKey;
+use sealpost_wire::limits::{PEERS_PER_LOOK_UP_MAX, RECEIPTS_PER_SYNC_MAX, SLOT_SEQUENCE_MAX};
 use sealpost_wire::payload::Priority;
 use sealpost_wire::problem::ProblemCode;
 use sealpost_wire::slot::{SlotCapability, SlotClaim};
@@ -19,7 +22,7 @@ use super::{Case, with_json};
 use crate::call::Call;
 use crate::document::{Operation, Security};
 use crate::hospital::{Hospital, Phone, rng, token_call};
-use crate::stage::{Stage, prekeys, sealed};
+use crate::stage::{Stage, key_packages, prekeys, sealed};
 
 /// The cases of an operation, by its id.
 ///
@@ -35,6 +38,9 @@ pub(super) fn cases(stage: &Stage, operation: &Operation) -> Vec<Case> {
         "putTicket" => ticket(stage, operation),
         "claim" => claim(stage, operation),
         "putPrekeys" => prekey(stage, operation),
+        "putKeyPackages" => key_package(stage, operation),
+        "lookUpKeyPackages" => key_package_look_up(stage, operation),
+        "lookUpPeers" => peers(stage, operation),
         "putDevices" => device_set(stage, operation),
         "lookUp" => look_up(stage, operation),
         "putConsent" => consent(stage, operation),
@@ -365,19 +371,100 @@ fn prekey(stage: &Stage, operation: &Operation) -> Vec<Case> {
     cases
 }
 
+fn key_package(stage: &Stage, operation: &Operation) -> Vec<Case> {
+    let (mary, john, phone, now) = (&stage.mary, &stage.john, &stage.phone, stage.now());
+    let of = |phone: &Phone| key_packages(phone, mary, &mary.enrol, now);
+    let thief = Phone { identity: stage.second_phone.identity.clone(), ..phone.clone() };
+    let changed = |change: fn(&mut Vec<u8>)| {
+        let mut body = of(phone);
+        body.packages.iter_mut().for_each(|package| change(&mut package.0));
+        body
+    };
+    let bodies = [
+        ("another device's key packages", of(&stage.second_phone)),
+        ("key packages of another identity", of(&thief)),
+        ("another tenant's key packages", key_packages(&stage.foreign_phone, john, &john.enrol, now)),
+        ("an admission by another tenant", key_packages(phone, mary, &john.enrol, now)),
+        ("an admission by a key to revoke", key_packages(phone, mary, &mary.revoke, now)),
+        ("half a key package", changed(|package| package.truncate(package.len() / 2))),
+        ("a key package with more behind it", changed(|package| package.push(0))),
+        ("a key package with another signature", changed(|package| *package.last_mut().expect("bytes") ^= 1)),
+        ("a key package of nothing", changed(Vec::clear)),
+    ];
+    let mut cases: Vec<_> = bodies.map(|(name, body)| invalid(stage, operation, name, &body)).into();
+    let old = key_packages(phone, mary, &mary.enrol, now.minus(61 * 86_400));
+    cases.push(with(stage, operation, "key packages that are over", &old, ProblemCode::InvalidExpiry));
+    let good = of(phone);
+    let twice = [good.packages.clone(), good.packages.clone()].concat();
+    let last_resort = good.last_resort.clone().into_iter().collect();
+    let values = [
+        ("no suite", KeyPackageUpload { suite: 0, ..good.clone() }),
+        ("another suite", KeyPackageUpload { suite: 0x4d, ..good.clone() }),
+        ("no key packages", KeyPackageUpload { packages: Vec::new(), last_resort: None, ..good.clone() }),
+        ("a key package twice", KeyPackageUpload { packages: twice, ..good.clone() }),
+        ("a last resort to be used once", KeyPackageUpload { packages: last_resort, ..good.clone() }),
+        (
+            "a last resort that is none",
+            KeyPackageUpload { last_resort: good.packages.first().cloned(), ..good.clone() },
+        ),
+    ];
+    let code = ProblemCode::InvalidValue;
+    cases.extend(values.map(|(name, body)| with(stage, operation, name, &body, code)));
+    let known = stage.known_key_packages().packages;
+    let mixed = KeyPackageUpload { packages: [known, good.packages.clone()].concat(), ..good };
+    cases.push(with(stage, operation, "a known key package with others", &mixed, ProblemCode::Conflict));
+    cases.push(waiting(stage, operation));
+    cases
+}
+
+fn key_package_look_up(stage: &Stage, operation: &Operation) -> Vec<Case> {
+    let of = |suite, category: &str| KeyPackageLookUp { suite, category: category.to_owned() };
+    let code = ProblemCode::ConsentMissing;
+    let audited = with(stage, operation, "a category without consent", &of(3, "meals"), code);
+    vec![
+        Case { expected: super::Expected::Audited(code), ..audited },
+        with(stage, operation, "no category", &of(3, ""), ProblemCode::InvalidValue),
+        with(stage, operation, "an unknown suite", &of(2, "lab-results"), ProblemCode::InvalidValue),
+        waiting(stage, operation),
+    ]
+}
+
+fn peers(stage: &Stage, operation: &Operation) -> Vec<Case> {
+    let many = (0..=PEERS_PER_LOOK_UP_MAX).map(|_| DeviceId::random(&mut rng())).collect();
+    let twice = vec![stage.second_phone.id; 2];
+    let of = |devices: Vec<DeviceId>| PeerLookUp { devices };
+    vec![
+        with(stage, operation, "too many devices", &of(many), ProblemCode::InvalidValue),
+        with(stage, operation, "a device twice", &of(twice), ProblemCode::InvalidValue),
+        waiting(stage, operation),
+    ]
+}
+
+/// A device that waits for an enroller is no member of anything.
+fn waiting(stage: &Stage, operation: &Operation) -> Case {
+    let (own, waiting) = (stage.phone.id.to_string(), &stage.second_phone);
+    let bare = stage.bare(operation);
+    let call = Call { path: bare.path.replace(&own, &waiting.id.to_string()), ..bare };
+    let call = waiting.sign(&stage.server.base, call, stage.now());
+    Case::new("a device that waits for its admission", call, ProblemCode::Forbidden)
+}
+
 fn device_set(stage: &Stage, operation: &Operation) -> Vec<Case> {
     let (mary, john) = (&stage.mary, &stage.john);
     let record = |phone: &Phone| phone.record("https://relay.example", TicketId([3; 16]), stage.now());
     let (own, foreign) = (record(&stage.second_phone), record(&stage.foreign_phone));
     let other_root = Hospital::new(mary.id.as_str(), stage.now());
+    let set = |record: &[u8], hospital: &Hospital, signer: &(SigningKey, Vec<u8>)| {
+        stage.device_set(stage.recipient, record, hospital, signer)
+    };
     let bodies = [
-        ("a set signed by a key to revoke", stage.device_set(&own, mary, &mary.revoke)),
-        ("another tenant's set", stage.device_set(&foreign, john, &john.enrol)),
-        ("a set signed by another tenant's key", stage.device_set(&own, mary, &john.enrol)),
-        ("a set under another root", stage.device_set(&own, mary, &other_root.enrol)),
+        ("a set signed by a key to revoke", set(&own, mary, &mary.revoke)),
+        ("another tenant's set", set(&foreign, john, &john.enrol)),
+        ("a set signed by another tenant's key", set(&own, mary, &john.enrol)),
+        ("a set under another root", set(&own, mary, &other_root.enrol)),
     ];
     let mut cases: Vec<_> = bodies.map(|(name, body)| invalid(stage, operation, name, &body)).into();
-    let first_again = stage.device_set(&own, mary, &mary.enrol);
+    let first_again = set(&own, mary, &mary.enrol);
     let code = ProblemCode::VersionConflict;
     cases.push(with(stage, operation, "another set of the same version", &first_again, code));
     cases
