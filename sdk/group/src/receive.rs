@@ -77,7 +77,9 @@ impl<S: GroupStore> Operation<'_, S> {
             return Ok(Processed::Ignored(Ignored::NotMember));
         }
         let rows = self.rows(frame.group, record.incarnation)?;
-        if rows.iter().any(|row| row.device == author && row.void(self.trust).is_none()) {
+        let known = rows.iter().any(|row| row.device == author && row.void(self.trust).is_none());
+        // Who gives the group info may have come in after this device had lost the group's state.
+        if known || frame.kind == MlsKind::GroupInfo {
             Ok(outcome(frame.group, author))
         } else {
             Ok(Processed::Ignored(Ignored::Stranger))

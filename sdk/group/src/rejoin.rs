@@ -11,6 +11,7 @@ use sealpost_wire::id::{DeviceId, GroupId};
 use sealpost_wire::payload::{GroupInfoBody, MlsFrame, MlsKind};
 
 use crate::commit::claim;
+use crate::context::Context;
 use crate::error::{GroupError, Refusal};
 use crate::frame::{OutgoingFrame, StagedCommit};
 use crate::group::{Groups, Standing};
@@ -25,7 +26,8 @@ use crate::store::GroupStore;
 use crate::suite::GroupSuite;
 
 impl<S: GroupStore> Groups<'_, S> {
-    /// Asks the others for the group info. The caller may send it to a few of them first.
+    /// Asks the others for the group info. The caller may send it to a few of them first, and should send it to the
+    /// authors of what it could not read too: they may have come in since, and those known here may have gone.
     ///
     /// # Errors
     /// [`GroupError::UnknownGroup`]; the device is out of the group.
@@ -112,7 +114,15 @@ impl<S: GroupStore> Operation<'_, S> {
             return Err(GroupError::CommitStaged);
         }
         let known = self.rows(group, record.incarnation)?;
-        if !known.iter().any(|row| row.device == author && row.void(self.trust).is_none()) {
+        let before = match self.load(group) {
+            Ok(loaded) => Some(loaded.context),
+            Err(GroupError::Unreadable) => None,
+            Err(error) => return Err(error),
+        };
+        // The author need not have been in when this device last was: all that it knows may have gone since. It must be
+        // in the tree that it gives, and show the group's own slot: its claim wins only with the capability that the
+        // members have.
+        if before.is_none() && !known.iter().any(|row| row.device == author) {
             return Err(Refusal::NotMember.into());
         }
         let body = GroupInfoBody::read(&frame.body).map_err(|_| Refusal::Malformed)?;
@@ -161,8 +171,12 @@ impl<S: GroupStore> Operation<'_, S> {
             row.recipient = row.recipient.or_else(|| before.and_then(|before| before.recipient));
         }
         let loaded = Loaded::new(group, incarnation, next, rows, mls)?;
-        if loaded.row_of_device(author).is_none() {
+        if loaded.row_of_device(author).is_none_or(|row| row.void(self.trust).is_some()) {
             return Err(Refusal::NotMember.into());
+        }
+        let slot_of = |context: &Context| (context.slot, context.sequence_offset);
+        if before.is_some_and(|before| slot_of(&before) != slot_of(&loaded.context)) {
+            return Err(Refusal::WrongGroup.into());
         }
         if !policy::is_anchored(&loaded.context, &loaded.rows) {
             return Err(Refusal::NotAnchored.into());

@@ -220,6 +220,36 @@ fn a_stranger_and_one_who_is_out_are_given_nothing() {
 }
 
 #[test]
+fn who_knows_nobody_that_is_still_in_comes_back_by_a_newcomer() {
+    let mut world = World::new(&["patient", "nurse"]);
+    let group = world.group;
+    let kept = world.devices[1].store.clone();
+    let doctor = world.tenant.device("doctor");
+    world.invite(vec![doctor]);
+    let nurse = world.devices[2].id();
+    world.commit(0, &CommitPlan { remove: vec![nurse], ..CommitPlan::default() });
+    world.devices[1].store = kept;
+    world.devices[1].groups().mark_restored().unwrap();
+
+    let (patient, doctor) = (world.devices[1].id(), world.devices[3].id());
+    let asks = world.devices[1].groups().ask_to_rejoin(group).unwrap();
+    assert!(!asks.to.contains(&doctor));
+    let outcome = world.devices[3].process(patient, &asks.frame);
+    assert_eq!(outcome, Processed::GroupInfoWanted { group, by: patient });
+    let info = world.devices[3].groups().group_info(group, patient).unwrap();
+    let outcome = world.devices[1].process(doctor, &info.frame);
+    assert_eq!(outcome, Processed::GroupInfoOffered { group, by: doctor });
+    let stranger = world.tenant.device("stranger").id();
+    let refused = world.devices[1].groups().rejoin(stranger, &info.frame, None).unwrap_err();
+    assert_eq!(refused.code(), "not_member");
+    let staged = world.devices[1].groups().rejoin(doctor, &info.frame, None).unwrap();
+    assert!(world.slot.claim(&staged.claim));
+    world.devices[1].groups().merge_staged(group).unwrap();
+    world.deliver(1, &staged.frames);
+    world.assert_agreed(&[0, 1, 3]);
+}
+
+#[test]
 fn a_group_info_of_an_epoch_that_is_over_here_is_stale() {
     let mut world = World::new(&["patient"]);
     let group = world.group;
