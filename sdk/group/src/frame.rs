@@ -166,9 +166,10 @@ pub enum Processed {
 pub enum Ignored {
     /// This device wrote it.
     Own,
-    /// A group that this device does not know. Its welcome may come later.
+    /// A group that this device does not know. Its welcome may come later: what comes before is to be kept for a while,
+    /// and processed again when the device has joined.
     UnknownGroup,
-    /// This device is out of the group.
+    /// This device is out of the group. It may have been invited again, and the welcome come later: the same holds.
     NotMember,
     /// A commit or proposal of an epoch that is over.
     PastEpoch,
