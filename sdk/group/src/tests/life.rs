@@ -286,6 +286,37 @@ fn key_packages_are_counted_used_and_forgotten() {
     assert_eq!((kept[0].one_time, kept[0].last_resort_until), (0, None));
 }
 
+/// What is made here with openmls is what the keyserver's own reader takes, under the same name.
+#[test]
+fn the_keyserver_reads_the_key_packages_that_are_made_here() {
+    use openmls::prelude::{KeyPackageIn, ProtocolVersion};
+    use sealpost_wire::key_package::{KeyPackageOwner, SignedKeyPackage};
+    use tls_codec::Deserialize as _;
+    let world = World::new(&[]);
+    for (name, mailbox) in [("nurse", false), ("second mailbox", true)] {
+        let mut device = if mailbox { world.tenant.mailbox(name) } else { world.tenant.device(name) };
+        let (id, now) = (device.id(), device.now);
+        let identity = super::world::key(name).verifying_key();
+        for suite in [GroupSuite::Classical, GroupSuite::Hybrid] {
+            for last_resort in [false, true] {
+                for bytes in device.groups().make_key_packages(2, suite, last_resort).unwrap() {
+                    let package = SignedKeyPackage::read(&bytes).unwrap();
+                    assert_eq!(package.suite().code(), suite.code());
+                    assert_eq!(package.is_last_resort(), last_resort);
+                    let mut owner = KeyPackageOwner::new(&world.tenant.trust, id, identity);
+                    package.verify(&mut owner, now).unwrap();
+                    let mut dice = super::world::Dice::new("reader");
+                    let crypto = crate::crypto::Crypto::new(&mut dice);
+                    let ours = KeyPackageIn::tls_deserialize_exact(&bytes).unwrap();
+                    let ours = ours.validate(&crypto, ProtocolVersion::Mls10).unwrap();
+                    let reference = ours.hash_ref(&crypto).unwrap();
+                    assert_eq!(reference.as_slice(), package.reference().as_bytes());
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn who_came_by_a_last_resort_renews_its_keys_at_once() {
     let mut world = World::new(&[]);
