@@ -10,7 +10,7 @@ use openmls::prelude::{
 };
 use openmls_traits::storage::StorageProvider as _;
 use sealpost_wire::clock::UnixTime;
-use sealpost_wire::limits::{CLOCK_SKEW_SECONDS_MAX, MESSAGE_LIFETIME_SECONDS_MAX};
+use sealpost_wire::limits::{CLOCK_SKEW_SECONDS_MAX, KEY_PACKAGE_BYTES_MAX, MESSAGE_LIFETIME_SECONDS_MAX};
 use serde::{Deserialize, Serialize};
 use tls_codec::{Deserialize as _, Serialize as _};
 
@@ -22,9 +22,6 @@ use crate::operation::{Operation, lifetime};
 use crate::storage::Kind;
 use crate::store::GroupStore;
 use crate::suite::GroupSuite;
-
-/// Bytes of a key package: keys and signatures, a hybrid key twice, the credential.
-const KEY_PACKAGE_BYTES_MAX: usize = 8 * 1024;
 
 /// A key package whose private keys are kept.
 #[derive(Clone, Debug, Serialize, Deserialize)]

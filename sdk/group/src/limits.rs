@@ -34,7 +34,7 @@ pub const KEY_PACKAGE_BACKDATE_SECONDS: u64 = 28 * 86_400;
 /// A key package is valid for this long after it was made (seconds): 56 days.
 pub const KEY_PACKAGE_LIFETIME_SECONDS: u64 = 56 * 86_400;
 /// The longest range of a key package's lifetime that is accepted (seconds): 84 days and an hour.
-pub const LIFETIME_RANGE_SECONDS_MAX: u64 = 84 * 86_400 + 3600;
+pub const LIFETIME_RANGE_SECONDS_MAX: u64 = sealpost_wire::limits::KEY_PACKAGE_LIFETIME_SECONDS_MAX;
 
 /// Bytes of the MLS message in a frame. What a sealed box holds is less: whoever seals the frames finds out before
 /// anything is submitted, and discards the commit.
@@ -51,8 +51,6 @@ pub const REPLY_CODE_BYTES_MAX: usize = 64;
 pub const REPLY_LABEL_BYTES_MAX: usize = 128;
 /// Bytes of a message, all of it.
 pub const CONTENT_BYTES_MAX: usize = 24 * 1024;
-/// Bytes of a member's credential.
-pub const CREDENTIAL_BYTES_MAX: usize = 4 * 1024;
 
 /// The slot's first sequence is a random number below this, so that a sequence tells no epoch.
 pub const SEQUENCE_OFFSET_BELOW: u64 = 1 << 48;
