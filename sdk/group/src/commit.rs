@@ -150,15 +150,18 @@ impl<S: GroupStore> Operation<'_, S> {
             }
             Some(incarnation) => {
                 self.drop_former(group, &mut record)?;
-                record.former =
-                    Some(Former { incarnation: record.incarnation, epoch: record.epoch, since: self.now });
+                record.former = Some(Former {
+                    incarnation: record.incarnation,
+                    epoch: record.epoch,
+                    since: self.now,
+                    past: std::mem::take(&mut record.past),
+                });
                 record.incarnation = incarnation;
                 record.epoch = staged.base + 1;
                 record.first_epoch = record.epoch;
                 record.left = None;
                 record.leaving = false;
                 record.lost = false;
-                record.past.clear();
                 record.updated = self.now;
                 self.save_rows(group, incarnation, &staged.rows)?;
             }

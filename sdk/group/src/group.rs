@@ -362,9 +362,10 @@ impl<S: GroupStore> Operation<'_, S> {
     fn forget(&self, group: GroupId) -> Result<(), GroupError> {
         let record = self.record(group)?;
         let rejoin = record.staged.as_ref().and_then(|staged| staged.rejoin);
-        for incarnation in [Some(record.incarnation), record.former.map(|former| former.incarnation), rejoin]
-            .into_iter()
-            .flatten()
+        for incarnation in
+            [Some(record.incarnation), record.former.as_ref().map(|former| former.incarnation), rejoin]
+                .into_iter()
+                .flatten()
         {
             self.delete_incarnation(group, incarnation)?;
         }

@@ -96,8 +96,12 @@ impl<S: GroupStore> Operation<'_, S> {
             if let Some(staged) = before.staged.as_ref().and_then(|staged| staged.rejoin) {
                 self.delete_incarnation(frame.group, staged)?;
             }
-            record.former =
-                Some(Former { incarnation: before.incarnation, epoch: before.epoch, since: self.now });
+            record.former = Some(Former {
+                incarnation: before.incarnation,
+                epoch: before.epoch,
+                since: before.left.unwrap_or(self.now),
+                past: before.past,
+            });
         }
         self.add_to_list(frame.group)?;
         self.save_rows(frame.group, incarnation, &rows)?;

@@ -127,7 +127,7 @@ impl<S: GroupStore> Operation<'_, S> {
         Loaded::new(group, incarnation, record, rows, mls).map_err(|_| GroupError::Unreadable)
     }
 
-    fn load_mls(&self, group: GroupId, incarnation: u32) -> Result<Option<MlsGroup>, GroupError> {
+    pub(crate) fn load_mls(&self, group: GroupId, incarnation: u32) -> Result<Option<MlsGroup>, GroupError> {
         self.provider.storage.set_incarnation(incarnation);
         Ok(MlsGroup::load(&self.provider.storage, &mls_id(group))?)
     }

@@ -42,11 +42,13 @@ pub(crate) struct Record {
     pub(crate) staged: Option<Staged>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Former {
     pub(crate) incarnation: u32,
     pub(crate) epoch: u64,
     pub(crate) since: UnixTime,
+    /// Its epochs that were over before, as in [`Record::past`].
+    pub(crate) past: Vec<(u64, UnixTime)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +78,13 @@ pub(crate) struct Staged {
     pub(crate) sets: Vec<SeenSet>,
 }
 
+impl Former {
+    /// [`Record::expire_past`], for the incarnation before.
+    pub(crate) fn expire_past(&mut self, now: UnixTime) -> Option<usize> {
+        expire(&mut self.past, now)
+    }
+}
+
 impl Record {
     pub(crate) const fn new(incarnation: u32, suite: GroupSuite, epoch: u64, updated: UnixTime) -> Self {
         Self {
@@ -97,7 +106,7 @@ impl Record {
 
     /// The incarnation that can read an application message of `epoch`.
     pub(crate) fn reader_of(&self, epoch: u64) -> u32 {
-        match self.former {
+        match &self.former {
             Some(former) if epoch < self.first_epoch && epoch <= former.epoch => former.incarnation,
             _ => self.incarnation,
         }
@@ -117,9 +126,7 @@ impl Record {
     /// How many past epochs are still to be kept at `now`, if that is fewer than there are; the others are
     /// forgotten here.
     pub(crate) fn expire_past(&mut self, now: UnixTime) -> Option<usize> {
-        let before = self.past.len();
-        self.past.retain(|(_, ended)| ended.plus(PAST_EPOCH_SECONDS_MAX) > now);
-        (self.past.len() < before).then_some(self.past.len())
+        expire(&mut self.past, now)
     }
 
     /// Whether a set that was seen revokes `device`.
@@ -191,4 +198,10 @@ impl Record {
         }
         self.evidence.retain(|evidence| !evidence.revoked.is_empty());
     }
+}
+
+fn expire(past: &mut Vec<(u64, UnixTime)>, now: UnixTime) -> Option<usize> {
+    let before = past.len();
+    past.retain(|(_, ended)| ended.plus(PAST_EPOCH_SECONDS_MAX) > now);
+    (past.len() < before).then_some(past.len())
 }

@@ -247,6 +247,36 @@ fn keys_of_past_epochs_go_with_time_and_with_their_number() {
 }
 
 #[test]
+fn keys_of_past_epochs_go_with_time_from_a_state_that_was_left_behind_too() {
+    let mut world = World::new(&["patient", "nurse"]);
+    let group = world.group;
+    let (lab, patient) = (world.devices[0].id(), world.devices[1].id());
+    let said = world.devices[0].say(group, "in an epoch that ends today");
+    world.commit(0, &CommitPlan::default());
+    let late = world.devices[0].say(group, "in the one that the removal ends");
+    for device in &mut world.devices {
+        device.now = device.now.plus(6 * DAY);
+    }
+    // The patient is removed and comes in anew: the old state stays beside the new one, and a removed device's too.
+    let nurse = world.devices[2].id();
+    world.commit(0, &CommitPlan { remove: vec![patient, nurse], ..CommitPlan::default() });
+    let suite = world.suite();
+    let add = vec![world.devices[1].invited(suite)];
+    world.commit(0, &CommitPlan { add, ..CommitPlan::default() });
+    for at in [1, 2] {
+        assert!(matches!(world.devices[at].clone_process(lab, &said.frame), Processed::Message(_)));
+        world.devices[at].now = world.devices[at].now.plus(DAY);
+        world.devices[at].groups().forget_old_epochs().unwrap();
+        let too_old = Processed::Ignored(Ignored::TooOld);
+        assert_eq!(world.devices[at].clone_process(lab, &said.frame), too_old, "a week after its epoch");
+        assert!(matches!(world.devices[at].clone_process(lab, &late.frame), Processed::Message(_)));
+        world.devices[at].now = world.devices[at].now.plus(6 * DAY);
+        world.devices[at].groups().forget_old_epochs().unwrap();
+        assert!(!matches!(world.devices[at].process(lab, &late.frame), Processed::Message(_)));
+    }
+}
+
+#[test]
 fn what_a_group_leaves_behind_is_deleted() {
     let mut world = World::new(&["patient", "nurse"]);
     let group = world.group;
