@@ -3,7 +3,7 @@
 
 /// A part that does its work wrongly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub enum Fault {
     /// The client is told that the relay took its commit before the relay has decided.
     MergedBeforeAcceptance,
     /// The store keeps messages and the groups' state in two transactions.
@@ -25,7 +25,8 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 9] = [
+    /// All of them.
+    pub const ALL: [Self; 9] = [
         Self::MergedBeforeAcceptance,
         Self::StateApartFromMessage,
         Self::EvidenceUnchecked,

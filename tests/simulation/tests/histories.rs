@@ -1,23 +1,12 @@
-//! Groups under everything that happens: histories that follow from a seed, over one clock, one model of the relay and
-//! one of the keyserver, with devices that are killed, restored from old copies, switched off, revoked and stolen.
+//! Histories of groups, by their seeds.
 //!
-//! `SEALPOST_HISTORIES` says how many histories to run instead of the first 500, or as many as fit into a minute, `SEALPOST_SEED` which
-//! one to begin with, and with `SEALPOST_TRACE` a history that fails tells what happened in it.
-
-mod client;
-mod dice;
-mod faults;
-mod hospital;
-mod ledger;
-mod relay;
-mod world;
+//! `SEALPOST_HISTORIES` says how many to run instead of the first 500, or as many as fit into a minute, `SEALPOST_SEED`
+//! which one to begin with, and with `SEALPOST_TRACE` a history that fails tells what happened in it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use crate::faults::Fault;
-use crate::hospital::Hospital;
-use crate::world::{Tally, run};
+use sealpost_simulation::{Fault, Hospital, Tally, run};
 
 /// How long the histories of an ordinary run take.
 const TIME: Duration = Duration::from_secs(60);
@@ -35,7 +24,7 @@ const FOUND: [(&str, u64); 3] = [
 ];
 
 fn hospitals() -> [Hospital; 2] {
-    [Hospital::new(), Hospital::of_an_intruder()]
+    [Hospital::st_mary(), Hospital::of_an_intruder()]
 }
 
 fn number_from(name: &str) -> Option<u64> {

@@ -37,7 +37,7 @@ pub(crate) const LAB: usize = 0;
 pub(crate) const NURSE: usize = 1;
 
 /// Bytes that are expensive to make and are the same in every history.
-pub(crate) struct Hospital {
+pub struct Hospital {
     /// When histories begin.
     pub(crate) start: UnixTime,
     pub(crate) trust: TenantTrust,
@@ -58,12 +58,15 @@ struct Certified {
 }
 
 impl Hospital {
-    pub(crate) fn new() -> Self {
+    /// The hospital of all histories.
+    #[must_use]
+    pub fn st_mary() -> Self {
         Self::with_root("root")
     }
 
     /// A hospital that says it is the same tenant, and is not.
-    pub(crate) fn of_an_intruder() -> Self {
+    #[must_use]
+    pub fn of_an_intruder() -> Self {
         Self::with_root("intruder's root")
     }
 

@@ -31,18 +31,26 @@ pub(crate) type Check = Result<(), String>;
 
 /// What the histories have shown together.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Tally {
-    pub(crate) written: u64,
-    pub(crate) opened: u64,
-    pub(crate) excused: BTreeMap<&'static str, u64>,
-    pub(crate) epochs: u64,
-    pub(crate) came_back: u64,
-    pub(crate) kills: u64,
-    pub(crate) restored: u64,
+pub struct Tally {
+    /// Messages written.
+    pub written: u64,
+    /// Times that a device opened a message.
+    pub opened: u64,
+    /// Times that a device could not, by the reason that there was.
+    pub excused: BTreeMap<&'static str, u64>,
+    /// Epochs of the groups.
+    pub epochs: u64,
+    /// Returns by external commit.
+    pub came_back: u64,
+    /// Processes killed.
+    pub kills: u64,
+    /// Older copies of a store that came back.
+    pub restored: u64,
 }
 
 impl Tally {
-    pub(crate) fn add(&mut self, other: &Self) {
+    /// Adds what another history has shown.
+    pub fn add(&mut self, other: &Self) {
         self.written += other.written;
         self.opened += other.opened;
         self.epochs += other.epochs;
@@ -71,8 +79,12 @@ pub(crate) struct World<'h> {
     trace: Option<Vec<String>>,
 }
 
-/// Runs the history of `seed`. Returns what it has shown, or what is wrong.
-pub(crate) fn run(
+/// Runs the history of `seed`, with a fault in one of the parts around the group if one is given. Returns what it has
+/// shown.
+///
+/// # Errors
+/// What is wrong, told to people.
+pub fn run(
     hospital: &Hospital,
     intruder: &Hospital,
     seed: u64,
