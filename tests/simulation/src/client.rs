@@ -24,12 +24,12 @@ use sealpost_wire::payload::MlsFrame;
 use sealpost_wire::trust::TenantTrust;
 
 pub(crate) use outside::{Killed, NoAnswer, Outside, Store};
-pub(crate) use tables::{Memory, Tables, Wish};
+pub(crate) use tables::{Memory, Tables, Upload, Wish};
 
 use crate::dice::Dice;
 use crate::hospital::DAY;
 use crate::relay::Answer;
-use tables::{GRACE_SECONDS, Held, Upload};
+use tables::{GRACE_SECONDS, Held};
 use transaction::Transaction;
 
 /// Frames that cannot be used are kept this long (seconds).
@@ -95,6 +95,8 @@ pub(crate) struct Client<'c> {
     pub(crate) member: &'c Member,
     pub(crate) trust: &'c mut TenantTrust,
     pub(crate) now: UnixTime,
+    /// The suites of groups that it may be invited to.
+    pub(crate) suites: &'c [GroupSuite],
     pub(crate) rng: &'c mut Dice,
     pub(crate) store: &'c mut dyn Store,
     pub(crate) outside: &'c mut dyn Outside,
@@ -294,9 +296,10 @@ impl<'c> Client<'c> {
                 })?;
                 continue;
             };
+            let suite = self.look(|tx| tx.groups().state(group))?.suite;
             let mut coming = Vec::new();
             for device in intention.coming {
-                let Some(new) = self.outside.look_up(device) else {
+                let Some(new) = self.outside.look_up(device, suite) else {
                     return self.transaction(|tx| {
                         let vain = [Wish::Add(device), Wish::InviteAnew(device)];
                         tx.tables.wishes.retain(|(of, wish)| *of != group || !vain.contains(wish));
@@ -313,30 +316,30 @@ impl<'c> Client<'c> {
     /// Asks the others to let this device go.
     fn leave(&mut self) -> Result<Done, Stopped> {
         let tables = self.store.tables();
-        let wish =
-            tables.wishes.iter().find(|(group, wish)| *wish == Wish::Leave && !tables.has_claim(*group));
-        let Some(group) = wish.map(|(group, _)| *group) else { return Ok(Done::Nothing) };
-        if !self.look(|tx| tx.is_ready(group))? {
-            return Ok(Done::Nothing);
+        let wishes = tables.wishes.iter().filter(|(_, wish)| *wish == Wish::Leave).map(|(group, _)| *group);
+        let wished: Vec<_> = wishes.filter(|group| !tables.has_claim(*group)).collect();
+        for group in wished {
+            if self.look(|tx| tx.is_ready(group))? {
+                return self.transaction(|tx| {
+                    let frame = tx.groups().leave(group)?;
+                    tx.post(group, None, vec![frame]);
+                    Ok(Done::Housekeeping)
+                });
+            }
         }
-        self.transaction(|tx| {
-            let frame = tx.groups().leave(group)?;
-            tx.post(group, None, vec![frame]);
-            Ok(Done::Housekeeping)
-        })
+        Ok(Done::Nothing)
     }
 
-    /// Encrypts a message that waits to be written.
+    /// Encrypts a message that waits to be written: the first one whose group this device has not fallen behind in.
     fn write(&mut self) -> Result<Done, Stopped> {
-        let Some((group, content)) = self.store.tables().drafts.front().cloned() else {
+        let tables = self.store.tables();
+        let next = tables.drafts.iter().enumerate().find(|(_, (of, _))| !tables.is_behind(*of, self.now));
+        let Some((at, (group, content))) = next.map(|(at, draft)| (at, draft.clone())) else {
             return Ok(Done::Nothing);
         };
-        if self.store.tables().is_behind(group, self.now) {
-            return Ok(Done::Nothing);
-        }
         let written = self.transaction(|tx| {
             let frame = tx.groups().send(group, &content)?;
-            tx.tables.drafts.pop_front();
+            tx.tables.drafts.remove(at);
             tx.post(group, None, vec![frame.clone()]);
             Ok(Done::Wrote { id: content.id, frame })
         });
@@ -352,7 +355,7 @@ impl<'c> Client<'c> {
             }
             Err(Stopped::Group(GroupError::NotMember | GroupError::UnknownGroup | GroupError::Leaving)) => {
                 self.transaction(|tx| {
-                    tx.tables.drafts.pop_front();
+                    tx.tables.drafts.remove(at);
                     Ok(Done::Housekeeping)
                 })
             }
@@ -363,8 +366,7 @@ impl<'c> Client<'c> {
     /// Keeps enough key packages at the keyserver.
     fn stock_key_packages(&mut self) -> Result<Done, Stopped> {
         if let Some(upload) = self.store.tables().upload.clone() {
-            let last = upload.last_resort.as_deref();
-            return match self.outside.upload(&upload.one_time, last, upload.replace) {
+            return match self.outside.upload(&upload) {
                 Err(NoAnswer) => Ok(Done::Nothing),
                 Ok(()) => self.transaction(|tx| {
                     tx.tables.upload = None;
@@ -372,21 +374,23 @@ impl<'c> Client<'c> {
                 }),
             };
         }
-        let replace = self.store.tables().replace_key_packages;
-        let Some((left, last)) = self.outside.key_packages_left() else { return Ok(Done::Nothing) };
-        if left >= KEY_PACKAGES_LEFT_MIN && last && !replace {
-            return Ok(Done::Nothing);
+        for suite in self.suites.iter().copied() {
+            let replace = self.store.tables().replace_key_packages.contains(&suite);
+            let Some((left, last)) = self.outside.key_packages_left(suite) else { return Ok(Done::Nothing) };
+            if left >= KEY_PACKAGES_LEFT_MIN && last && !replace {
+                continue;
+            }
+            return self.transaction(|tx| {
+                let one_time = tx.groups().make_key_packages(KEY_PACKAGES_MADE, suite, false)?;
+                let last_resort = match last && !replace {
+                    true => None,
+                    false => tx.groups().make_key_packages(1, suite, true)?.pop(),
+                };
+                tx.tables.upload = Some(Upload { suite, one_time, last_resort, replace });
+                tx.tables.replace_key_packages.retain(|other| *other != suite);
+                Ok(Done::Housekeeping)
+            });
         }
-        self.transaction(|tx| {
-            let suite = GroupSuite::Classical;
-            let one_time = tx.groups().make_key_packages(KEY_PACKAGES_MADE, suite, false)?;
-            let last_resort = match last && !replace {
-                true => None,
-                false => tx.groups().make_key_packages(1, suite, true)?.pop(),
-            };
-            tx.tables.upload = Some(Upload { one_time, last_resort, replace });
-            tx.tables.replace_key_packages = false;
-            Ok(Done::Housekeeping)
-        })
+        Ok(Done::Nothing)
     }
 }

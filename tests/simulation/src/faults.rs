@@ -22,11 +22,15 @@ pub enum Fault {
     DuplicateUnrecognised,
     /// Nobody deletes the keys of past epochs.
     PastEpochsKept,
+    /// The relay takes what asks for the way back in, and gives it to nobody.
+    CallsUnheard,
+    /// The relay has one slot for all groups.
+    SlotsMixed,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::MergedBeforeAcceptance,
         Self::StateApartFromMessage,
         Self::EvidenceUnchecked,
@@ -36,5 +40,7 @@ impl Fault {
         Self::SequenceUnchecked,
         Self::DuplicateUnrecognised,
         Self::PastEpochsKept,
+        Self::CallsUnheard,
+        Self::SlotsMixed,
     ];
 }

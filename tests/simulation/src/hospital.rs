@@ -1,10 +1,10 @@
 //! A tenant with its keys and devices, and the model of the keyserver: device sets, tenant status, key packages.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sealpost_group::limits::KEY_PACKAGE_LIFETIME_SECONDS;
-use sealpost_group::{Member, NewMember};
+use sealpost_group::{GroupSuite, Member, NewMember};
 use sealpost_wire::admission::Admission;
 use sealpost_wire::certificate::{Certificate, Purpose};
 use sealpost_wire::clock::UnixTime;
@@ -17,6 +17,8 @@ use sealpost_wire::record::DeviceRecord;
 use sealpost_wire::status::TenantStatus;
 use sealpost_wire::trust::TenantTrust;
 use sha2::{Digest as _, Sha256};
+
+use crate::client::Upload;
 
 pub(crate) const MINUTE: u64 = 60;
 pub(crate) const HOUR: u64 = 3600;
@@ -35,6 +37,8 @@ const DEVICES: [(&str, &str); 6] = [
 pub(crate) const LAB: usize = 0;
 /// The second steward.
 pub(crate) const NURSE: usize = 1;
+/// The first of those who are no stewards.
+pub(crate) const PHONE: usize = 2;
 
 /// Bytes that are expensive to make and are the same in every history.
 pub struct Hospital {
@@ -167,7 +171,8 @@ impl Hospital {
 /// The keyserver of one history.
 #[derive(Default)]
 pub(crate) struct Directory {
-    shelves: Vec<Shelf>,
+    /// By device and suite.
+    shelves: BTreeMap<(usize, u16), Shelf>,
     revoked: Vec<DeviceId>,
     status: Option<Vec<u8>>,
 }
@@ -180,57 +185,56 @@ struct Shelf {
 }
 
 impl Directory {
-    pub(crate) fn new(hospital: &Hospital) -> Self {
-        Self { shelves: hospital.devices.iter().map(|_| Shelf::default()).collect(), ..Self::default() }
-    }
-
     /// Takes in key packages; the same ones again are taken once.
-    pub(crate) fn put(
-        &mut self,
-        at: usize,
-        one_time: &[Vec<u8>],
-        last: Option<&[u8]>,
-        replace: bool,
-        now: UnixTime,
-    ) {
-        let shelf = &mut self.shelves[at];
-        if replace {
+    pub(crate) fn put(&mut self, at: usize, upload: &Upload, now: UnixTime) {
+        let shelf = self.shelf(at, upload.suite);
+        if upload.replace {
             shelf.one_time.clear();
             shelf.last_resort = None;
         }
-        for package in one_time {
+        for package in &upload.one_time {
             if shelf.known.insert(Digest::of(package)) {
                 shelf.one_time.push_back((package.clone(), now));
             }
         }
-        if let Some(package) = last {
-            shelf.last_resort = Some((package.to_vec(), now));
+        if let Some(package) = &upload.last_resort {
+            shelf.last_resort = Some((package.clone(), now));
         }
     }
 
     /// One key package, never the same twice but for the last resort.
-    pub(crate) fn take(&mut self, hospital: &Hospital, at: usize, now: UnixTime) -> Option<NewMember> {
+    pub(crate) fn take(
+        &mut self,
+        hospital: &Hospital,
+        at: usize,
+        suite: GroupSuite,
+        now: UnixTime,
+    ) -> Option<NewMember> {
         if self.is_revoked(hospital.device(at)) {
             return None;
         }
-        self.expire(at, now);
-        let shelf = &mut self.shelves[at];
+        let shelf = self.fresh(at, suite, now);
         let (key_package, _) = shelf.one_time.pop_front().or_else(|| shelf.last_resort.clone())?;
         Some(NewMember { key_package, set: hospital.devices[at].set.clone() })
     }
 
     /// What is left: how many, and whether there is a last resort.
-    pub(crate) fn left(&mut self, at: usize, now: UnixTime) -> (usize, bool) {
-        self.expire(at, now);
-        let shelf = &self.shelves[at];
+    pub(crate) fn left(&mut self, at: usize, suite: GroupSuite, now: UnixTime) -> (usize, bool) {
+        let shelf = self.fresh(at, suite, now);
         (shelf.one_time.len(), shelf.last_resort.is_some())
     }
 
-    fn expire(&mut self, at: usize, now: UnixTime) {
+    /// A shelf without what has expired.
+    fn fresh(&mut self, at: usize, suite: GroupSuite, now: UnixTime) -> &mut Shelf {
         let good = |made: &UnixTime| now < made.plus(KEY_PACKAGE_LIFETIME_SECONDS).minus(DAY);
-        let shelf = &mut self.shelves[at];
+        let shelf = self.shelf(at, suite);
         shelf.one_time.retain(|(_, made)| good(made));
         shelf.last_resort = shelf.last_resort.take().filter(|(_, made)| good(made));
+        shelf
+    }
+
+    fn shelf(&mut self, at: usize, suite: GroupSuite) -> &mut Shelf {
+        self.shelves.entry((at, suite.code())).or_default()
     }
 
     pub(crate) fn revoke(&mut self, hospital: &Hospital, device: DeviceId, now: UnixTime) {

@@ -26,7 +26,7 @@ use sealpost_wire::trust::TenantTrust;
 use crate::client::{Done, Memory};
 use crate::hospital::{DAY, Hospital};
 use crate::relay::Accepted;
-use crate::world::{Check, World};
+use crate::world::{Check, Circle, World};
 
 /// Which epochs a device can read, by its own history.
 #[derive(Clone, Debug, Default)]
@@ -164,23 +164,31 @@ impl Ledger {
 impl World<'_> {
     /// Looks at what a step has done.
     pub(crate) fn after(&mut self, at: usize, done: Done) -> Check {
-        self.ledger.ticks += 1;
-        let group = self.group;
-        let since = self.ledger.ticks;
-        for outgoing in self.machines[at].tables.outbox.iter().filter(|out| out.submission.claim.is_some()) {
-            if outgoing.group == group {
-                self.ledger.claims.entry(outgoing.submission.id).or_insert(Claimed { by: at, since });
+        let outbox = &self.machines[at].tables.outbox;
+        for Circle { group, ledger, .. } in &mut self.circles {
+            ledger.ticks += 1;
+            let since = ledger.ticks;
+            let claims = outbox.iter().filter(|out| out.group == *group && out.submission.claim.is_some());
+            for outgoing in claims {
+                ledger.claims.entry(outgoing.submission.id).or_insert(Claimed { by: at, since });
             }
         }
         match done {
-            Done::Wrote { id, frame } => self.wrote(at, id, frame),
-            Done::Settled { group, won: true, came_back } if group == self.group => {
-                self.tally.came_back += u64::from(came_back);
-                self.entered(at, came_back)
-            }
-            Done::Received { author, frame, processed } if frame.group == self.group => {
-                self.received(at, author, &frame, &processed)
-            }
+            Done::Wrote { id, frame } => match self.circle_of(frame.frame.group) {
+                Some(of) => self.wrote(of, at, id, frame),
+                None => Ok(()),
+            },
+            Done::Settled { group, won: true, came_back } => match self.circle_of(group) {
+                Some(of) => {
+                    self.tally.came_back += u64::from(came_back);
+                    self.entered(of, at, came_back)
+                }
+                None => Ok(()),
+            },
+            Done::Received { author, frame, processed } => match self.circle_of(frame.group) {
+                Some(of) => self.received(of, at, author, &frame, &processed),
+                None => Ok(()),
+            },
             Done::GaveUp(frames) => {
                 for frame in frames {
                     self.excuse(at, &frame, "its epoch never came");
@@ -192,12 +200,12 @@ impl World<'_> {
     }
 
     /// A device is in an epoch now: the same for all who are in it.
-    pub(crate) fn entered(&mut self, at: usize, anew: bool) -> Check {
-        let group = self.group;
+    pub(crate) fn entered(&mut self, of: usize, at: usize, anew: bool) -> Check {
+        let (group, now) = (self.circles[of].group, self.clock_of(at));
         let state = self.with_groups(at, |groups| groups.state(group))?;
         let members = self.with_groups(at, |groups| groups.members(group))?;
         let roster: BTreeSet<_> = members.into_iter().map(|entry| entry.device).collect();
-        let (ledger, now) = (&mut self.ledger, self.now);
+        let ledger = &mut self.circles[of].ledger;
         let authenticator = *ledger.authenticators.entry(state.epoch).or_insert(state.authenticator);
         if authenticator != state.authenticator {
             return Err(format!("{at} is in a fork of epoch {}", state.epoch));
@@ -215,19 +223,17 @@ impl World<'_> {
     }
 
     /// A message was encrypted: at a place where none was before, for those who are in and nobody else.
-    fn wrote(&mut self, at: usize, id: MessageId, outgoing: OutgoingFrame) -> Check {
-        let Some(state) = self.state(at).filter(|_| outgoing.frame.group == self.group) else {
-            return Ok(());
-        };
+    fn wrote(&mut self, of: usize, at: usize, id: MessageId, outgoing: OutgoingFrame) -> Check {
+        let Some(state) = self.state(of, at) else { return Ok(()) };
+        let ledger = &mut self.circles[of].ledger;
         let OutgoingFrame { to, frame } = outgoing;
         let frame = Rc::new(frame);
         let epoch = state.epoch;
-        let earlier =
-            self.ledger.letters.iter().filter(|letter| (letter.author, letter.epoch) == (at, epoch));
+        let earlier = ledger.letters.iter().filter(|letter| (letter.author, letter.epoch) == (at, epoch));
         let generation = u32::try_from(earlier.count()).unwrap();
         let author = self.hospital.device(at);
         let observer =
-            self.ledger.observers.iter_mut().find(|observer| observer.epoch == epoch && observer.at != at);
+            ledger.observers.iter_mut().find(|observer| observer.epoch == epoch && observer.at != at);
         if let Some(observer) = observer {
             let trust = &self.hospital.trust;
             let hears =
@@ -236,30 +242,30 @@ impl World<'_> {
                 return Err(format!("{at} has used one key of epoch {epoch} for two messages"));
             }
         }
-        let letter = self.ledger.letters.len();
+        let letter = ledger.letters.len();
         for device in &to {
             let reader = self.hospital.place_of(*device).ok_or("a message for a stranger")?;
-            self.ledger.fates.insert((letter, reader), Fate::Waiting);
+            ledger.fates.insert((letter, reader), Fate::Waiting);
         }
-        self.ledger.by_body.insert(Digest::of(&frame.body), letter);
-        self.ledger.letters.push(Letter { id, author: at, epoch, generation, frame, to, accepted: false });
+        ledger.by_body.insert(Digest::of(&frame.body), letter);
+        ledger.letters.push(Letter { id, author: at, epoch, generation, frame, to, accepted: false });
         self.tally.written += 1;
-        self.nobody_else_opens(letter)
+        self.nobody_else_opens(of, letter)
     }
 
     /// Those who are not in the message's epoch open nothing, whatever they hear.
-    fn nobody_else_opens(&self, letter: usize) -> Check {
-        let Letter { author, epoch, frame, .. } = &self.ledger.letters[letter];
-        let Some(roster) = self.ledger.rosters.get(epoch) else { return Ok(()) };
+    fn nobody_else_opens(&self, of: usize, letter: usize) -> Check {
+        let ledger = &self.circles[of].ledger;
+        let Letter { author, epoch, frame, .. } = &ledger.letters[letter];
+        let Some(roster) = ledger.rosters.get(epoch) else { return Ok(()) };
         for machine in &self.machines {
             let device = self.hospital.device(machine.at);
             if roster.contains(&device) || machine.at == *author {
                 continue;
             }
             let mut groups = machine.tables.groups.clone();
-            let author = self.hospital.device(*author);
-            let hears =
-                process(self.hospital, machine.at, &machine.trust, self.now, &mut groups, author, frame);
+            let (author, now) = (self.hospital.device(*author), self.clock_of(machine.at));
+            let hears = process(self.hospital, machine.at, &machine.trust, now, &mut groups, author, frame);
             if matches!(hears, Processed::Message(_)) {
                 return Err(format!("{} opens a message of epoch {epoch}, which it was not in", machine.at));
             }
@@ -269,20 +275,21 @@ impl World<'_> {
 
     fn received(
         &mut self,
+        of: usize,
         at: usize,
         author: DeviceId,
         frame: &Rc<MlsFrame>,
         processed: &Processed,
     ) -> Check {
-        let body = Digest::of(&frame.body);
+        let (body, now) = (Digest::of(&frame.body), self.clock_of(at));
         match processed {
             Processed::Message(_) | Processed::Asked { .. } => {
-                self.ledger.used.entry(at).or_default().insert(body);
+                self.circles[of].ledger.used.entry(at).or_default().insert(body);
             }
-            Processed::Changed(_) => self.entered(at, false)?,
-            Processed::Joined { .. } => self.entered(at, true)?,
-            Processed::Removed { .. } => self.ledger.reading(at).end(self.now),
-            Processed::Duplicate if !self.ledger.used.entry(at).or_default().contains(&body) => {
+            Processed::Changed(_) => self.entered(of, at, false)?,
+            Processed::Joined { .. } => self.entered(of, at, true)?,
+            Processed::Removed { .. } => self.circles[of].ledger.reading(at).end(now),
+            Processed::Duplicate if !self.circles[of].ledger.used.entry(at).or_default().contains(&body) => {
                 return Err(format!("{at} has read another message with the same key"));
             }
             _ => {}
@@ -293,83 +300,68 @@ impl World<'_> {
         {
             return Err(format!("{at} has come in by a revoked steward"));
         }
-        let Some(letter) = self.ledger.letter_of(frame) else { return Ok(()) };
+        let ledger = &mut self.circles[of].ledger;
+        let Some(letter) = ledger.letter_of(frame) else { return Ok(()) };
         let later = match processed {
             Processed::SettleStagedFirst | Processed::NeedsRejoin { .. } => true,
             Processed::Refused(refusal) => refusal.may_pass_later(),
             Processed::Ignored(Ignored::NotMember) => {
-                let epoch = self.ledger.letters[letter].epoch;
-                !self.ledger.reading(at).reads(epoch, self.now)
+                let epoch = ledger.letters[letter].epoch;
+                !ledger.reading(at).reads(epoch, now)
             }
             processed => *processed == Processed::Ignored(Ignored::UnknownGroup),
         };
         if later {
             return Ok(());
         }
-        match (processed, self.ledger.fates.get(&(letter, at)).copied()) {
+        match (processed, ledger.fates.get(&(letter, at)).copied()) {
             (Processed::Message(_), Some(Fate::Opened)) => Err(format!("{at} has opened a message twice")),
             (Processed::Message(_), _) => {
-                self.ledger.fates.insert((letter, at), Fate::Opened);
+                ledger.fates.insert((letter, at), Fate::Opened);
                 Ok(())
             }
-            (processed, Some(Fate::Waiting)) => self.unread(at, letter, processed),
+            (processed, Some(Fate::Waiting)) => self.unread(of, at, letter, processed),
             _ => Ok(()),
         }
     }
 
     /// A device has not opened a message. There must be a reason.
-    fn unread(&mut self, at: usize, letter: usize, processed: &Processed) -> Check {
-        let Letter { author, epoch, generation, .. } = self.ledger.letters[letter];
-        let newest = self.ledger.letters.iter().enumerate().filter(|(number, other)| {
+    fn unread(&mut self, of: usize, at: usize, letter: usize, processed: &Processed) -> Check {
+        let now = self.clock_of(at);
+        let ledger = &mut self.circles[of].ledger;
+        let Letter { author, epoch, generation, .. } = ledger.letters[letter];
+        let newest = ledger.letters.iter().enumerate().filter(|(number, other)| {
             (other.author, other.epoch) == (author, epoch)
-                && self.ledger.fates.get(&(*number, at)) == Some(&Fate::Opened)
+                && ledger.fates.get(&(*number, at)) == Some(&Fate::Opened)
         });
         let newest = newest.map(|(_, other)| other.generation).max();
         let reason = if self.machines[at].trust.check_device(self.hospital.device(author)).is_err() {
             "its author is revoked"
         } else if newest.is_some_and(|newest| generation + OUT_OF_ORDER_MAX <= newest) {
             "too many newer messages"
-        } else if !self.ledger.reading(at).reads(epoch, self.now) {
+        } else if !ledger.reading(at).reads(epoch, now) {
             "not in its epoch, or too long ago"
         } else {
             return Err(format!("{at} could have opened a message of epoch {epoch}: {processed:?}"));
         };
-        self.ledger.fates.insert((letter, at), Fate::Excused(reason));
+        ledger.fates.insert((letter, at), Fate::Excused(reason));
         Ok(())
     }
 
     fn excuse(&mut self, at: usize, frame: &MlsFrame, reason: &'static str) {
-        let Some(letter) = self.ledger.letter_of(frame) else { return };
-        if let Some(fate) = self.ledger.fates.get_mut(&(letter, at)).filter(|fate| **fate == Fate::Waiting) {
+        let Some(of) = self.circle_of(frame.group) else { return };
+        let ledger = &mut self.circles[of].ledger;
+        let Some(letter) = ledger.letter_of(frame) else { return };
+        if let Some(fate) = ledger.fates.get_mut(&(letter, at)).filter(|fate| **fate == Fate::Waiting) {
             *fate = Fate::Excused(reason);
         }
     }
 
     /// Looks at what the relay has taken, and at what will never come.
     pub(crate) fn watch_the_relay(&mut self) -> Check {
-        for Accepted { author, submission } in std::mem::take(&mut self.relay.accepted) {
-            let frames =
-                submission.boxes.iter().map(|(_, frame)| frame).filter(|frame| frame.group == self.group);
-            let mut frames: Vec<_> = frames.cloned().collect();
-            frames.dedup();
-            if let Some(claim) = submission.claim.filter(|_| !frames.is_empty() || self.ledger.frontier == 0)
-            {
-                let first = *self.ledger.first_sequence.get_or_insert(claim.sequence);
-                self.ledger.frontier = self.ledger.frontier.max(claim.sequence.wrapping_sub(first) + 1);
-                let healed = Some(claim.sequence.wrapping_sub(first) + 1);
-                if let Some(claimed) = self.ledger.claims.get(&submission.id) {
-                    for thief in &mut self.ledger.thieves {
-                        if thief.owner == claimed.by && thief.since < claimed.since {
-                            thief.healed = thief.healed.or(healed);
-                        }
-                    }
-                }
-            }
-            for frame in &frames {
-                if let Some(letter) = self.ledger.letter_of(frame) {
-                    self.ledger.letters[letter].accepted = true;
-                }
-                self.overheard(author, frame)?;
+        for accepted in std::mem::take(&mut self.relay.accepted) {
+            for of in 0..self.circles.len() {
+                self.taken(of, &accepted)?;
             }
         }
         for (device, frame, how) in std::mem::take(&mut self.relay.gone) {
@@ -382,14 +374,45 @@ impl World<'_> {
         Ok(())
     }
 
+    /// The relay has taken a submission: what of it is the circle's.
+    fn taken(&mut self, of: usize, accepted: &Accepted) -> Check {
+        let Accepted { author, submission } = accepted;
+        let Circle { group, slot, ledger } = &mut self.circles[of];
+        let frames = submission.boxes.iter().map(|(_, frame)| frame).filter(|frame| frame.group == *group);
+        let mut frames: Vec<_> = frames.cloned().collect();
+        frames.dedup();
+        let claim = submission.claim.as_ref().filter(|claim| claim.slot == *slot);
+        if let Some(claim) = claim.filter(|_| !frames.is_empty() || ledger.frontier == 0) {
+            let first = *ledger.first_sequence.get_or_insert(claim.sequence);
+            ledger.frontier = ledger.frontier.max(claim.sequence.wrapping_sub(first) + 1);
+            let healed = Some(claim.sequence.wrapping_sub(first) + 1);
+            if let Some(claimed) = ledger.claims.get(&submission.id) {
+                for thief in &mut ledger.thieves {
+                    if thief.owner == claimed.by && thief.since < claimed.since {
+                        thief.healed = thief.healed.or(healed);
+                    }
+                }
+            }
+        }
+        for frame in &frames {
+            let ledger = &mut self.circles[of].ledger;
+            if let Some(letter) = ledger.letter_of(frame) {
+                ledger.letters[letter].accepted = true;
+            }
+            self.overheard(of, *author, frame)?;
+        }
+        Ok(())
+    }
+
     /// The thieves hear everything that goes over the wire.
-    fn overheard(&mut self, author: DeviceId, frame: &Rc<MlsFrame>) -> Check {
+    fn overheard(&mut self, of: usize, author: DeviceId, frame: &Rc<MlsFrame>) -> Check {
         if frame.kind != MlsKind::Message {
             return Ok(());
         }
-        let epoch = self.ledger.letter_of(frame).map(|letter| self.ledger.letters[letter].epoch);
+        let ledger = &mut self.circles[of].ledger;
+        let epoch = ledger.letter_of(frame).map(|letter| ledger.letters[letter].epoch);
         let (hospital, now) = (self.hospital, self.now);
-        for thief in &mut self.ledger.thieves {
+        for thief in &mut ledger.thieves {
             let Thief { owner, groups, trust, .. } = thief;
             let mut hears = process(hospital, *owner, trust, now, groups, author, frame);
             if hears == Processed::SettleStagedFirst {
@@ -413,63 +436,66 @@ impl World<'_> {
 
     /// Somebody copies a device's state: keys of epochs that have been over for more than a week are not in it.
     pub(crate) fn stolen(&mut self, at: usize) -> Check {
-        let long_over: BTreeSet<_> = self.ledger.reading(at).long_over(self.now).collect();
+        let now = self.clock_of(at);
         let machine = &self.machines[at];
-        for letter in self.ledger.letters.iter().filter(|letter| long_over.contains(&letter.epoch)) {
-            let mut groups = machine.tables.groups.clone();
-            let author = self.hospital.device(letter.author);
-            let hears = process(
-                self.hospital,
-                at,
-                &self.hospital.trust,
-                self.now,
-                &mut groups,
-                author,
-                &letter.frame,
-            );
-            if matches!(hears, Processed::Message(_)) {
-                return Err(format!("{at} has kept the keys of epoch {}", letter.epoch));
+        for Circle { ledger, .. } in &mut self.circles {
+            let long_over: BTreeSet<_> = ledger.reading(at).long_over(now).collect();
+            for letter in ledger.letters.iter().filter(|letter| long_over.contains(&letter.epoch)) {
+                let mut groups = machine.tables.groups.clone();
+                let author = self.hospital.device(letter.author);
+                let trust = &self.hospital.trust;
+                let hears = process(self.hospital, at, trust, now, &mut groups, author, &letter.frame);
+                if matches!(hears, Processed::Message(_)) {
+                    return Err(format!("{at} has kept the keys of epoch {}", letter.epoch));
+                }
             }
-        }
-        if self.ledger.thieves.len() < 4 {
-            self.ledger.thieves.push(Thief {
-                owner: at,
-                since: self.ledger.ticks,
-                groups: machine.tables.groups.clone(),
-                trust: machine.trust.clone(),
-                healed: None,
-            });
+            if ledger.thieves.len() < 4 {
+                ledger.thieves.push(Thief {
+                    owner: at,
+                    since: ledger.ticks,
+                    groups: machine.tables.groups.clone(),
+                    trust: machine.trust.clone(),
+                    healed: None,
+                });
+            }
         }
         Ok(())
     }
 
+    /// What could be read with a device's store as it is.
+    pub(crate) fn readings(&mut self, at: usize) -> Vec<Reading> {
+        self.circles.iter_mut().map(|circle| circle.ledger.reading(at).clone()).collect()
+    }
+
     /// An older copy has taken the place of a device's store: what only the newer one held is gone.
-    pub(crate) fn restored(&mut self, at: usize, reading: Reading) {
+    pub(crate) fn restored(&mut self, at: usize, readings: Vec<Reading>) {
         const REASON: &str = "an older copy came back";
-        *self.ledger.reading(at) = reading;
         let device = self.hospital.device(at);
         let tables = &self.machines[at].tables;
-        for (number, letter) in self.ledger.letters.iter().enumerate() {
-            if letter.author == at && !letter.accepted {
-                let goes_out = |(_, frame): &(DeviceId, Rc<MlsFrame>)| *frame == letter.frame;
-                if !tables.outbox.iter().any(|outgoing| outgoing.submission.boxes.iter().any(goes_out)) {
-                    for device in &letter.to {
-                        let reader = self.hospital.place_of(*device).unwrap_or(at);
-                        self.ledger.fates.insert((number, reader), Fate::Excused(REASON));
+        for (Circle { ledger, .. }, reading) in self.circles.iter_mut().zip(readings) {
+            *ledger.reading(at) = reading;
+            for (number, letter) in ledger.letters.iter().enumerate() {
+                if letter.author == at && !letter.accepted {
+                    let goes_out = |(_, frame): &(DeviceId, Rc<MlsFrame>)| *frame == letter.frame;
+                    if !tables.outbox.iter().any(|outgoing| outgoing.submission.boxes.iter().any(goes_out)) {
+                        for device in &letter.to {
+                            let reader = self.hospital.place_of(*device).unwrap_or(at);
+                            ledger.fates.insert((number, reader), Fate::Excused(REASON));
+                        }
                     }
                 }
+                let Some(fate) = ledger.fates.get_mut(&(number, at)) else { continue };
+                let kept = tables.messages.iter().any(|message| message.content.id == letter.id);
+                let comes = !letter.accepted
+                    || self.relay.holds(device, &letter.frame)
+                    || tables.held.iter().any(|held| held.frame == letter.frame);
+                *fate = match *fate {
+                    Fate::Opened | Fate::Waiting if kept => Fate::Opened,
+                    Fate::Opened | Fate::Waiting if comes => Fate::Waiting,
+                    Fate::Opened | Fate::Waiting => Fate::Excused(REASON),
+                    excused @ Fate::Excused(_) => excused,
+                };
             }
-            let Some(fate) = self.ledger.fates.get_mut(&(number, at)) else { continue };
-            let kept = tables.messages.iter().any(|message| message.content.id == letter.id);
-            let comes = !letter.accepted
-                || self.relay.holds(device, &letter.frame)
-                || tables.held.iter().any(|held| held.frame == letter.frame);
-            *fate = match *fate {
-                Fate::Opened | Fate::Waiting if kept => Fate::Opened,
-                Fate::Opened | Fate::Waiting if comes => Fate::Waiting,
-                Fate::Opened | Fate::Waiting => Fate::Excused(REASON),
-                excused @ Fate::Excused(_) => excused,
-            };
         }
     }
 
@@ -477,7 +503,7 @@ impl World<'_> {
     pub(crate) fn check_the_end(&mut self) -> Check {
         for at in 0..self.machines.len() {
             let groups = self.with_groups(at, |groups| groups.list())?;
-            if groups.iter().any(|group| *group != self.group) {
+            if groups.iter().any(|group| self.circle_of(*group).is_none()) {
                 return Err(format!("{at} is in the group of an intruder"));
             }
             let mut had = BTreeSet::new();
@@ -486,31 +512,42 @@ impl World<'_> {
                     return Err(format!("{at} has a message twice"));
                 }
             }
-            let revoked = self.directory.is_revoked(self.hospital.device(at));
-            let member = self.ledger.is_member(self.hospital.device(at));
-            let tables = &self.machines[at].tables;
-            let held = |frame: &Rc<MlsFrame>| tables.held.iter().any(|held| held.frame == *frame);
-            for (number, letter) in self.ledger.letters.iter().enumerate() {
-                match self.ledger.fates.get(&(number, at)) {
-                    Some(Fate::Opened) if !had.contains(&letter.id) => {
-                        return Err(format!("{at} has lost a message that it had opened"));
-                    }
-                    Some(Fate::Opened) => self.tally.opened += 1,
-                    Some(Fate::Excused(reason)) => *self.tally.excused.entry(reason).or_default() += 1,
-                    Some(Fate::Waiting) if revoked || !member && held(&letter.frame) => {}
-                    Some(Fate::Waiting) => {
-                        let Letter { author, epoch, accepted, .. } = letter;
-                        // Who is out may still be trying to send what it wrote before.
-                        if *accepted || self.ledger.is_member(self.hospital.device(*author)) {
-                            return Err(format!("{at} never got a message of {author} in epoch {epoch}"));
-                        }
-                    }
-                    None => {}
-                }
+            for of in 0..self.circles.len() {
+                self.check_letters(of, at, &had)?;
             }
         }
-        for letter in 0..self.ledger.letters.len() {
-            self.nobody_else_opens(letter)?;
+        for of in 0..self.circles.len() {
+            for letter in 0..self.circles[of].ledger.letters.len() {
+                self.nobody_else_opens(of, letter)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A device that has these messages has all that it should have of a circle.
+    fn check_letters(&mut self, of: usize, at: usize, had: &BTreeSet<MessageId>) -> Check {
+        let ledger = &self.circles[of].ledger;
+        let revoked = self.directory.is_revoked(self.hospital.device(at));
+        let member = ledger.is_member(self.hospital.device(at));
+        let tables = &self.machines[at].tables;
+        let held = |frame: &Rc<MlsFrame>| tables.held.iter().any(|held| held.frame == *frame);
+        for (number, letter) in ledger.letters.iter().enumerate() {
+            match ledger.fates.get(&(number, at)) {
+                Some(Fate::Opened) if !had.contains(&letter.id) => {
+                    return Err(format!("{at} has lost a message that it had opened"));
+                }
+                Some(Fate::Opened) => self.tally.opened += 1,
+                Some(Fate::Excused(reason)) => *self.tally.excused.entry(reason).or_default() += 1,
+                Some(Fate::Waiting) if revoked || !member && held(&letter.frame) => {}
+                Some(Fate::Waiting) => {
+                    let Letter { author, epoch, accepted, .. } = letter;
+                    // Who is out may still be trying to send what it wrote before.
+                    if *accepted || ledger.is_member(self.hospital.device(*author)) {
+                        return Err(format!("{at} never got a message of {author} in epoch {epoch}"));
+                    }
+                }
+                None => {}
+            }
         }
         Ok(())
     }

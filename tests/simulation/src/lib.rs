@@ -18,4 +18,4 @@ mod world;
 
 pub use faults::Fault;
 pub use hospital::Hospital;
-pub use world::{Tally, run};
+pub use world::{History, Scenery, Tally, run};

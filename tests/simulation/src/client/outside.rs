@@ -1,9 +1,9 @@
 //! What is outside a device's process: its store and its servers.
 
-use sealpost_group::NewMember;
+use sealpost_group::{GroupSuite, NewMember};
 use sealpost_wire::id::DeviceId;
 
-use super::tables::Tables;
+use super::tables::{Tables, Upload};
 use crate::relay::{Answer, Submission, Waiting};
 
 /// The device's store.
@@ -33,8 +33,8 @@ pub(crate) trait Outside {
     /// The own newest device set.
     fn own_set(&mut self) -> Option<Vec<u8>>;
     /// A key package of a device, and its recipient's newest set.
-    fn look_up(&mut self, device: DeviceId) -> Option<NewMember>;
-    /// The own key packages that are left, and whether there is a last resort.
-    fn key_packages_left(&mut self) -> Option<(usize, bool)>;
-    fn upload(&mut self, one_time: &[Vec<u8>], last: Option<&[u8]>, replace: bool) -> Result<(), NoAnswer>;
+    fn look_up(&mut self, device: DeviceId, suite: GroupSuite) -> Option<NewMember>;
+    /// The own key packages of a suite that are left, and whether there is a last resort.
+    fn key_packages_left(&mut self, suite: GroupSuite) -> Option<(usize, bool)>;
+    fn upload(&mut self, upload: &Upload) -> Result<(), NoAnswer>;
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::rc::Rc;
 
-use sealpost_group::{GroupContent, GroupStore, ReceivedMessage};
+use sealpost_group::{GroupContent, GroupStore, GroupSuite, ReceivedMessage};
 use sealpost_wire::clock::UnixTime;
 use sealpost_wire::id::{DeviceId, GroupId};
 use sealpost_wire::payload::MlsFrame;
@@ -41,7 +41,8 @@ pub(crate) struct Tables {
     pub(super) out: BTreeSet<GroupId>,
     pub(super) status: Option<Vec<u8>>,
     pub(super) upload: Option<Upload>,
-    pub(super) replace_key_packages: bool,
+    /// Suites whose key packages at the keyserver are of a store that is gone.
+    pub(super) replace_key_packages: Vec<GroupSuite>,
 }
 
 /// The groups' values. A transaction is a copy that takes the store's place when it is committed.
@@ -122,11 +123,14 @@ pub(super) struct Stranger {
     pub(super) due: UnixTime,
 }
 
+/// Key packages on their way to the keyserver.
 #[derive(Clone, Debug)]
-pub(super) struct Upload {
-    pub(super) one_time: Vec<Vec<u8>>,
-    pub(super) last_resort: Option<Vec<u8>>,
-    pub(super) replace: bool,
+pub(crate) struct Upload {
+    pub(crate) suite: GroupSuite,
+    pub(crate) one_time: Vec<Vec<u8>>,
+    pub(crate) last_resort: Option<Vec<u8>>,
+    /// Those that are there are good for nothing any more.
+    pub(crate) replace: bool,
 }
 
 impl Tables {

@@ -53,7 +53,7 @@ impl Transaction<'_> {
         self.tables.outbox.retain(|outgoing| outgoing.submission.claim.is_none());
         self.tables.drafts.clear();
         self.tables.upload = None;
-        self.tables.replace_key_packages = true;
+        self.tables.replace_key_packages = self.member.suites().to_vec();
         self.tables.plans.clear();
         self.tables.changes += 1;
         Ok(Done::Restored)

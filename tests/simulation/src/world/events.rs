@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use rand_core::Rng as _;
-use sealpost_group::{CommitPlan, GroupSuite, Groups};
+use sealpost_group::{CommitPlan, Groups};
 use sealpost_wire::id::Digest;
 use sealpost_wire::slot::{SlotCapability, SlotClaim};
 
@@ -13,9 +13,16 @@ use crate::faults::Fault;
 use crate::hospital::{DAY, HOUR, LAB, MINUTE, NURSE};
 use crate::relay::Submission;
 
+/// How long a device is away (days), and in which steps the others live on.
+const ABSENCE: u64 = 60;
+const ABSENCE_STEP: u64 = 4;
+/// The last day on which that begins: openmls would not take key packages that are made much later than it ends.
+const ABSENCE_BEGINS_BY: u64 = 6;
+
 impl World<'_> {
     pub(super) fn something_happens(&mut self) -> Check {
         let at = self.dice.index(self.machines.len());
+        let of = self.any_circle();
         match self.dice.below(100) {
             0..36 => {
                 let steps = 1 + self.dice.index(6);
@@ -23,14 +30,14 @@ impl World<'_> {
             }
             36..46 => self.run_all(),
             46..62 => {
-                self.say(at);
+                self.say(of, at);
                 let steps = self.dice.index(3);
                 self.run(at, steps)
             }
             62..70 => self.wait(),
-            70..74 => self.race(),
+            70..74 => self.race(of),
             74..79 => {
-                self.somebody_wishes();
+                self.somebody_wishes(of);
                 Ok(())
             }
             79..85 => {
@@ -41,13 +48,13 @@ impl World<'_> {
                 self.copy(at);
                 Ok(())
             }
-            89..92 => self.restore(at),
+            89..92 => self.restore(of, at),
             92..94 => self.steal(at),
             94..96 => self.switch(at),
             96..97 => self.revoke(at),
-            97..98 => self.intrude(at),
+            97..98 => self.intrude(of, at),
             _ => {
-                self.claim_from_outside(at);
+                self.claim_from_outside(of, at);
                 Ok(())
             }
         }
@@ -75,11 +82,11 @@ impl World<'_> {
     }
 
     /// Several members want to commit at once.
-    fn race(&mut self) -> Check {
-        let members = self.inside();
+    fn race(&mut self, of: usize) -> Check {
+        let members = self.inside(of);
         for at in &members {
             if self.dice.percent(60) {
-                self.wish(*at, Wish::Update);
+                self.wish(of, *at, Wish::Update);
             }
         }
         for _ in 0..3 * members.len() {
@@ -91,8 +98,8 @@ impl World<'_> {
         Ok(())
     }
 
-    fn somebody_wishes(&mut self) {
-        let inside = self.inside();
+    fn somebody_wishes(&mut self, of: usize) {
+        let inside = self.inside(of);
         let other = self.hospital.device(self.dice.index(self.machines.len()));
         let stewards: Vec<_> = inside.iter().copied().filter(|at| *at == LAB || *at == NURSE).collect();
         let members: Vec<_> = inside.iter().copied().filter(|at| *at != LAB).collect();
@@ -102,39 +109,39 @@ impl World<'_> {
         let steward = stewards[self.dice.index(stewards.len())];
         let member = members[self.dice.index(members.len())];
         match self.dice.below(10) {
-            0..6 => self.wish(steward, Wish::Add(other)),
+            0..6 => self.wish(of, steward, Wish::Add(other)),
             6..8 if other != self.hospital.device(LAB) && other != self.hospital.device(steward) => {
-                self.wish(steward, Wish::Remove(other));
+                self.wish(of, steward, Wish::Remove(other));
             }
-            8 if self.is_safe_without(member) => self.wish(member, Wish::Leave),
+            8 if self.is_safe_without(member) => self.wish(of, member, Wish::Leave),
             _ => {}
         }
     }
 
     fn copy(&mut self, at: usize) {
-        let reading = self.ledger.reading(at).clone();
+        let readings = self.readings(at);
         let machine = &mut self.machines[at];
-        machine.copy = Some((machine.tables.clone(), reading));
+        machine.copy = Some((machine.tables.clone(), readings));
         self.note(|| format!("{at} is copied"));
     }
 
     /// An older copy of a device's store comes back.
-    fn restore(&mut self, at: usize) -> Check {
+    fn restore(&mut self, of: usize, at: usize) -> Check {
         if self.calm || !self.is_safe_without(at) {
             return Ok(());
         }
         let machine = &mut self.machines[at];
-        let Some((tables, reading)) = machine.copy.take() else { return Ok(()) };
+        let Some((tables, readings)) = machine.copy.take() else { return Ok(()) };
         machine.tables = tables;
         if self.fault == Some(Fault::RestoreUnnoticed) {
             machine.counter = machine.tables.generation;
         }
         self.tally.restored += 1;
         self.note(|| format!("{at} is restored"));
-        self.restored(at, reading);
+        self.restored(at, readings);
         self.run(at, 1)?;
         // Its person goes on as if nothing had happened.
-        self.say(at);
+        self.say(of, at);
         self.run(at, 4)
     }
 
@@ -149,6 +156,33 @@ impl World<'_> {
         self.run(at, 4)
     }
 
+    /// Somebody's device is off for 60 days while the others go on. What was sent to it in the first half of that
+    /// time is gone when it comes back.
+    pub(super) fn somebody_is_away(&mut self) -> Check {
+        let at = self.scene.index(self.machines.len());
+        let late = self.now > self.hospital.start.plus(ABSENCE_BEGINS_BY * DAY);
+        if late || self.directory.is_revoked(self.hospital.device(at)) || !self.is_safe_without(at) {
+            return Ok(());
+        }
+        self.machines[at].on = false;
+        self.tally.absences += 1;
+        self.note(|| format!("{at} is off for {ABSENCE} days"));
+        for _ in 0..ABSENCE / ABSENCE_STEP {
+            self.now = self.now.plus(ABSENCE_STEP * DAY);
+            for of in 0..self.circles.len() {
+                let inside = self.inside(of);
+                if !inside.is_empty() {
+                    let speaker = inside[self.scene.index(inside.len())];
+                    self.say(of, speaker);
+                }
+            }
+            self.run_all()?;
+        }
+        self.note(|| format!("{at} is on again"));
+        self.machines[at].on = true;
+        Ok(())
+    }
+
     fn revoke(&mut self, at: usize) -> Check {
         let device = self.hospital.device(at);
         if at == LAB || self.directory.is_revoked(device) || !self.is_safe_without(at) {
@@ -160,14 +194,15 @@ impl World<'_> {
     }
 
     /// Somebody outside the tenant invites a device into a group of its own.
-    fn intrude(&mut self, at: usize) -> Check {
+    fn intrude(&mut self, of: usize, at: usize) -> Check {
         let everything = self.hospital.trusting(self.intruder);
-        let Some(new) = self.directory.take(self.hospital, at, self.now) else { return Ok(()) };
+        let suite = self.scenery.suite(of);
+        let Some(new) = self.directory.take(self.hospital, at, suite, self.now) else { return Ok(()) };
         let mut store = Memory::default();
         let mut rng = self.dice.split();
         let member = &self.intruder.devices[LAB].member;
         let mut groups = Groups::new(member, &everything, self.now, &mut store, &mut rng);
-        let group = groups.create("Ward 3", &[], GroupSuite::Classical).map_err(|error| error.to_string())?;
+        let group = groups.create("Ward 3", &[], suite).map_err(|error| error.to_string())?;
         let plan = CommitPlan { add: vec![new], ..CommitPlan::default() };
         let staged = groups.stage_commit(group, &plan).map_err(|error| error.to_string())?;
         let boxes = staged.frames.into_iter().flat_map(|outgoing| {
@@ -181,11 +216,11 @@ impl World<'_> {
     }
 
     /// Somebody who is not in the group claims its slot, with a capability that is none.
-    fn claim_from_outside(&mut self, at: usize) {
+    fn claim_from_outside(&mut self, of: usize, at: usize) {
         let device = self.hospital.device(at);
-        let Some(state) = self.state(LAB) else { return };
+        let Some(state) = self.state(of, LAB) else { return };
         let Some(sequence) = self.relay.next_sequence(state.slot) else { return };
-        if self.ledger.is_member(device) {
+        if self.circles[of].ledger.is_member(device) {
             return;
         }
         let mut bytes = [0; 32];

@@ -1,11 +1,11 @@
 //! A device and what it reaches.
 
-use sealpost_group::NewMember;
+use sealpost_group::{GroupSuite, NewMember};
 use sealpost_wire::clock::UnixTime;
 use sealpost_wire::id::DeviceId;
 use sealpost_wire::trust::TenantTrust;
 
-use crate::client::{Killed, NoAnswer, Outside, Store, Tables};
+use crate::client::{Killed, NoAnswer, Outside, Store, Tables, Upload};
 use crate::dice::Dice;
 use crate::faults::Fault;
 use crate::hospital::{Directory, Hospital};
@@ -18,14 +18,31 @@ pub(crate) struct Machine {
     pub(crate) on: bool,
     pub(crate) tables: Tables,
     pub(crate) trust: TenantTrust,
+    pub(super) clock: DeviceClock,
     /// The generation counter outside the store.
     pub(super) counter: u64,
     pub(super) rng: Dice,
     /// An older copy of the store, and what could be read with it.
-    pub(super) copy: Option<(Tables, Reading)>,
+    pub(super) copy: Option<(Tables, Vec<Reading>)>,
     /// The process ends in the transaction after so many.
     pub(super) kill: Option<u64>,
     pub(super) tended: UnixTime,
+}
+
+/// A device's clock: how many seconds it is away from the servers'.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DeviceClock {
+    Ahead(u64),
+    Behind(u64),
+}
+
+impl DeviceClock {
+    pub(super) const fn at(self, now: UnixTime) -> UnixTime {
+        match self {
+            Self::Ahead(seconds) => now.plus(seconds),
+            Self::Behind(seconds) => now.minus(seconds),
+        }
+    }
 }
 
 /// A device's store, with its transactions.
@@ -122,20 +139,20 @@ impl Outside for Servers<'_> {
         Some(self.hospital.devices[self.at].set.clone())
     }
 
-    fn look_up(&mut self, device: DeviceId) -> Option<NewMember> {
-        self.directory.take(self.hospital, self.hospital.place_of(device)?, self.now)
+    fn look_up(&mut self, device: DeviceId, suite: GroupSuite) -> Option<NewMember> {
+        self.directory.take(self.hospital, self.hospital.place_of(device)?, suite, self.now)
     }
 
-    fn key_packages_left(&mut self) -> Option<(usize, bool)> {
+    fn key_packages_left(&mut self, suite: GroupSuite) -> Option<(usize, bool)> {
         let revoked = self.directory.is_revoked(self.device());
-        (!revoked).then(|| self.directory.left(self.at, self.now))
+        (!revoked).then(|| self.directory.left(self.at, suite, self.now))
     }
 
-    fn upload(&mut self, one_time: &[Vec<u8>], last: Option<&[u8]>, replace: bool) -> Result<(), NoAnswer> {
+    fn upload(&mut self, upload: &Upload) -> Result<(), NoAnswer> {
         if self.is_cut() {
             return Err(NoAnswer);
         }
-        self.directory.put(self.at, one_time, last, replace, self.now);
+        self.directory.put(self.at, upload, self.now);
         Ok(())
     }
 }

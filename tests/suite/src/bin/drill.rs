@@ -1,8 +1,8 @@
-//! `cargo drill`: kills, power cuts and fuzzing on demand.
+//! `cargo drill`: kills, power cuts, fuzzing and histories of groups on demand.
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand};
@@ -10,9 +10,11 @@ use getrandom::SysRng;
 use getrandom::rand_core::{Rng as _, UnwrapErr};
 use sealpost_fuzz::campaign::{self, Campaign, Reached, Results};
 use sealpost_fuzz::{TARGETS, Target};
+use sealpost_simulation::{History, Hospital, Tally};
 use sealpost_tests::Outcome;
 use sealpost_tests::drill::{DrillOptions, Report, run};
 use sealpost_tests::plan::{Files, Strike, Victim};
+use serde::Serialize;
 
 /// Drills of Sealpost's promises on this machine.
 #[derive(Parser)]
@@ -32,6 +34,12 @@ enum Drill {
     /// target/fuzz/corpus, findings to target/fuzz/findings, what libFuzzer says to target/fuzz/logs. Interrupt it
     /// whenever you like, and take it up again with --resume.
     Fuzz(Fuzz),
+    /// Let groups live through histories that follow from seeds: members come, go, race, write, are killed, restored,
+    /// stolen and away, messages are lost, late and doubled. At the end everybody must be in the same epoch and have
+    /// what could reach it. Relay and keyserver are models; no time passes.
+    ///
+    /// With SEALPOST_TRACE in the environment, a history that goes wrong is told step by step.
+    Groups(Groups),
 }
 
 #[derive(Args)]
@@ -77,10 +85,24 @@ struct Fuzz {
     input: Option<PathBuf>,
 }
 
+#[derive(Args)]
+struct Groups {
+    /// Histories.
+    #[arg(long, default_value_t = 1000)]
+    count: u64,
+    /// The seed of the first one, which the others follow; random without it.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Print the result as one JSON object, on the last line.
+    #[arg(long)]
+    json: bool,
+}
+
 fn main() -> ExitCode {
     let held = match Arguments::parse().drill {
         Drill::Kills(kills) => drill(&kills).map(|report| report.broken.is_empty()),
         Drill::Fuzz(options) => fuzz(&options),
+        Drill::Groups(options) => groups(&options),
     };
     match held {
         Ok(true) => ExitCode::SUCCESS,
@@ -174,6 +196,66 @@ fn fuzz(options: &Fuzz) -> Outcome<bool> {
         println!("  once mended, it goes to tests/fuzz/corpus/{name}, so that it does not come back");
     }
     Ok(results.findings().next().is_none())
+}
+
+/// What the histories have shown.
+#[derive(Serialize)]
+struct Histories {
+    seed: u64,
+    count: u64,
+    seconds: f64,
+    #[serde(flatten)]
+    tally: Tally,
+    /// What went wrong, and in which history.
+    broken: Vec<String>,
+}
+
+/// Returns whether nothing went wrong.
+fn groups(options: &Groups) -> Outcome<bool> {
+    /// After so many histories a line says how far it is.
+    const TELL_EVERY: u64 = 500;
+    let seed = options.seed.unwrap_or_else(|| UnwrapErr(SysRng).next_u64());
+    println!("seed = {seed}");
+    let (hospital, intruder) = (Hospital::st_mary(), Hospital::of_an_intruder());
+    let begun = Instant::now();
+    let (mut tally, mut broken) = (Tally::default(), Vec::new());
+    for number in 0..options.count {
+        let seed = seed.wrapping_add(number);
+        match sealpost_simulation::run(&hospital, &intruder, History::of(seed)) {
+            Ok(shown) => tally.add(&shown),
+            Err(wrong) => {
+                println!("BROKEN: {wrong}");
+                println!("  again: SEALPOST_TRACE=1 cargo drill groups --count 1 --seed {seed}");
+                broken.push(wrong.lines().next().unwrap_or_default().to_owned());
+            }
+        }
+        if (number + 1) % TELL_EVERY == 0 {
+            println!("{:6} histories, {} broken", number + 1, broken.len());
+        }
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    println!(
+        "{} histories, {} broken: {} hybrid, {} of several groups, {} with clocks apart, {} devices away for 60 days; \
+         {} messages written, {} opened, {} excused; {} kills, {} old copies, {} returns; {seconds:.1} s",
+        options.count,
+        broken.len(),
+        tally.hybrid,
+        tally.several,
+        tally.skewed,
+        tally.absences,
+        tally.written,
+        tally.opened,
+        tally.excused.values().sum::<u64>(),
+        tally.kills,
+        tally.restored,
+        tally.came_back
+    );
+    let held = broken.is_empty();
+    if options.json {
+        let histories = Histories { seed, count: options.count, seconds, tally, broken };
+        println!("{}", serde_json::to_string(&histories)?);
+    }
+    Ok(held)
 }
 
 fn targets() -> impl clap::builder::TypedValueParser<Value = Target> {
