@@ -114,7 +114,7 @@ fn read(credential: &Credential) -> Result<MemberCredential, Refusal> {
 }
 
 /// The record in a credential: signed by the key that it names, its admission not looked at.
-fn claimed_record(credential: &Credential) -> Result<DeviceRecord, Refusal> {
+pub(crate) fn claimed_record(credential: &Credential) -> Result<DeviceRecord, Refusal> {
     let credential = read(credential)?;
     let record =
         record_of(&credential.admission).ok_or(Refusal::Credential(FormatError::WrongType.into()))?;

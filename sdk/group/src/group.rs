@@ -203,12 +203,17 @@ impl<'t, S: GroupStore> Groups<'t, S> {
     /// the device has been out of for that long but their names. To be called daily.
     ///
     /// # Errors
-    /// The store.
+    /// The store; or what is wrong with the first group that cannot be read, when all others are done.
     pub fn forget_old_epochs(&mut self) -> Result<(), GroupError> {
+        let mut done = Ok(());
         for group in self.list()? {
-            self.operate(|operation| operation.forget_old_epochs(group))?;
+            match self.operate(|operation| operation.forget_old_epochs(group)) {
+                Err(error @ GroupError::Store(_)) => return Err(error),
+                Err(error) if done.is_ok() => done = Err(error),
+                _ => {}
+            }
         }
-        Ok(())
+        done
     }
 
     /// Deletes everything about a group at once: for a wipe, or when a person deletes a conversation that the device

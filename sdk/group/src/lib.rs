@@ -61,6 +61,7 @@ mod provider;
 mod receive;
 mod record;
 mod rejoin;
+mod roster;
 mod storage;
 mod store;
 mod suite;

@@ -26,6 +26,8 @@ const TYP: &str = "sealpost-admission-v1+cose";
 pub struct Admission {
     /// The device's record.
     pub record: DeviceRecord,
+    /// The record's bytes, for those who keep them.
+    pub record_bytes: Vec<u8>,
     /// When the enroller signed.
     pub issued: UnixTime,
     /// The enrol key that signed.
@@ -63,11 +65,12 @@ impl Admission {
             return Err(FormatError::TooLarge(RECORD_BYTES_MAX).into());
         }
         let signer = trust.verify_certified(&signed, Purpose::Enrol, Some(issued))?.key.key_id();
+        let record_bytes = record.to_vec();
         let record = DeviceRecord::verify(record)?;
         if tenant != *trust.tenant() || record.tenant != tenant {
             return Err(TrustError::WrongTenant);
         }
         trust.check_device(record.device)?;
-        Ok(Self { record, issued, signer })
+        Ok(Self { record, record_bytes, issued, signer })
     }
 }
