@@ -185,6 +185,9 @@ fn sync(device: &mut Device, wait: Duration, extension: bool, output: &Output) -
     for taken in &report.boxes {
         boxes.push(match taken {
             TakenBox::Opened(id) => json!({"outcome": "opened", "notification": id}),
+            TakenBox::Group(group, event) => {
+                json!({"outcome": "group", "group": group, "event": event.name()})
+            }
             TakenBox::Superseded(id) => json!({"outcome": "superseded", "notification": id}),
             TakenBox::Duplicate(id) => json!({"outcome": "duplicate", "message": id}),
             TakenBox::Deferred(id) => {

@@ -270,7 +270,7 @@ impl Enrolled {
         Ok(Some(stored.into_enrolled()?))
     }
 
-    fn save(&self, store: &mut Store, rng: &mut dyn CryptoRng) -> Result<(), DeviceError> {
+    pub(crate) fn save(&self, store: &mut Store, rng: &mut dyn CryptoRng) -> Result<(), DeviceError> {
         let stored = serde_json::to_vec(&Stored::of(self)).map_err(|_| DeviceError::Unreadable)?;
         let stored = Zeroizing::new(stored);
         store.change(|change| change.set_meta(META, &stored, rng))

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use sealpost_group::GroupError;
+use sealpost_seal::SealError;
 use sealpost_wire::error::{FormatError, TrustError};
 
 use crate::platform::PlatformError;
@@ -27,6 +29,25 @@ pub enum DeviceError {
     /// No such message.
     #[error("there is no such message")]
     UnknownMessage,
+    /// None of the recipient's devices that could come into the group has a key package.
+    #[error("no device of the recipient can be invited: there is no key package, or all are in the group")]
+    NobodyToInvite,
+    /// No box can be sealed to any of those that a frame is for. Trying later helps, once they have been online.
+    #[error("no member of the group can be reached: none has a prekey")]
+    NobodyReached,
+    /// Somebody is about to leave the group, and no commit has gone through yet. Trying later helps.
+    #[error("the group is changing")]
+    GroupIsChanging,
+    /// The relay does not take this device's word for the group's order any more: it has lost the epoch, and comes
+    /// back into the group by itself.
+    #[error("the group's slot asks for another capability: the epoch is lost")]
+    SlotForbidden,
+    /// A group, or this device's place in it.
+    #[error("the group: {0}")]
+    Group(#[from] GroupError),
+    /// A box that cannot be sealed.
+    #[error("a box for a member of a group: {0}")]
+    Seal(#[from] SealError),
     /// The key store or a file.
     #[error(transparent)]
     Platform(#[from] PlatformError),
@@ -45,6 +66,14 @@ pub enum DeviceError {
 }
 
 impl DeviceError {
+    /// Whether the device's own store failed: nothing else is to be tried.
+    pub(crate) const fn is_storage(&self) -> bool {
+        matches!(
+            self,
+            Self::Database(_) | Self::Platform(_) | Self::Unreadable | Self::Group(GroupError::Store(_))
+        )
+    }
+
     /// A stable code, for states and logs.
     #[must_use]
     pub fn code(&self) -> &str {
@@ -55,6 +84,12 @@ impl DeviceError {
             Self::NewerState(_) => "newer_state",
             Self::Unreadable => "unreadable",
             Self::UnknownMessage => "unknown_message",
+            Self::NobodyToInvite => "nobody_to_invite",
+            Self::NobodyReached => "nobody_reached",
+            Self::GroupIsChanging => "group_is_changing",
+            Self::SlotForbidden => "slot_forbidden",
+            Self::Group(error) => error.code(),
+            Self::Seal(error) => error.code(),
             Self::Platform(_) => "file",
             Self::Database(_) => "database",
             Self::Http(error) => error.code(),
@@ -76,7 +111,7 @@ impl DeviceError {
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         match self {
-            Self::NotAdmitted | Self::Database(_) => true,
+            Self::NotAdmitted | Self::Database(_) | Self::NobodyReached | Self::GroupIsChanging => true,
             Self::Http(error) => error.is_temporary(),
             _ => false,
         }

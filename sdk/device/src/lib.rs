@@ -1,7 +1,8 @@
 //! The device's half of Sealpost, for an app and its notification extension.
 //!
 //! # In scope
-//! Enrolment, push registration, sync, opening, dedupe, acknowledgement, prekeys, and the encrypted state behind them.
+//! Enrolment, push registration, sync, opening, dedupe, acknowledgement, prekeys, groups, and the encrypted state behind
+//! them.
 //!
 //! # Out of scope
 //! Showing anything, and waiting for pushes: an app calls [`Device::sync`] when its stub arrives and shows what
@@ -13,6 +14,7 @@
 mod clock;
 mod enrolment;
 mod error;
+mod groups;
 mod http;
 mod inbox;
 mod platform;
@@ -28,14 +30,20 @@ use std::sync::Arc;
 
 use rand_core::CryptoRng;
 use sealpost_wire::clock::Clock;
-use sealpost_wire::id::{DeviceId, TenantId};
+use sealpost_wire::id::{DeviceId, Digest, TenantId};
 
 pub use enrolment::{EnrolOptions, RequestKeyKind};
 pub use error::{DeviceError, HttpError};
+pub use groups::conversation::{GroupMessage, MessageState, NewMessage};
+pub use groups::{GroupEvent, GroupReport, Progress};
 pub use inbox::{Answer, InboxMessage};
 pub use platform::{FilePlatform, Platform, PlatformError, WrappingKey};
 pub use prekeys::PrekeyReport;
 pub use roots::{RootsError, ServerRoots};
+pub use sealpost_group::{
+    ContentKind, GroupContent, GroupError, GroupReply, GroupState, GroupSuite, MemberEntry, MessageId,
+    Standing,
+};
 pub use sync::{SyncReport, TakenBox};
 
 use clock::SteadyClock;
@@ -64,6 +72,8 @@ pub struct Device {
     clock: SteadyClock,
     rng: Box<dyn CryptoRng + Send>,
     lock: ProcessLock,
+    /// A change of a group that was given up, for the call that has asked for it.
+    refused_plan: Option<(i64, DeviceError)>,
 }
 
 impl Device {
@@ -84,6 +94,12 @@ impl Device {
     #[must_use]
     pub const fn id(&self) -> DeviceId {
         self.enrolled.device
+    }
+
+    /// SHA-256 of the device's identity key, as a mailbox statement names it.
+    #[must_use]
+    pub fn identity(&self) -> Digest {
+        self.enrolled.identity_digest()
     }
 
     /// The tenant.
@@ -112,20 +128,41 @@ impl Device {
     ) -> Result<Self, DeviceError> {
         let clock = SteadyClock::new(parts.clock, store.latest_time()?);
         let http = Http::new(store.clock_offset()?, &parts.roots);
+        let platform = parts.platform;
         let mut device =
-            Self { enrolled, store, http, platform: parts.platform, clock, rng: parts.rng, lock };
+            Self { enrolled, store, http, platform, clock, rng: parts.rng, lock, refused_plan: None };
         device.burn_after_rollback()?;
         Ok(device)
     }
 
-    /// A state older than the counter outside it was put back: its prekeys may have been used already.
+    /// A state older than the counter outside it was put back: its prekeys may have been used already, and the keys of
+    /// its groups.
     fn burn_after_rollback(&mut self) -> Result<(), DeviceError> {
+        let held = self.lock.hold()?;
+        let (stored, counted) = (self.store.generation()?, self.platform.generation()?);
+        if stored >= counted {
+            drop(held);
+            return self.raise_generation();
+        }
+        // The counter in the state is set last: a kill before that leaves an old state, which is burnt once more.
+        self.store.burn_prekeys()?;
+        if self.is_admitted() {
+            drop(held);
+            self.recover_groups(counted)?;
+        } else {
+            self.store.set_generation(counted)?;
+        }
+        tracing::warn!(device = %self.enrolled.device, "the state was rolled back; its prekeys are burnt");
+        Ok(())
+    }
+
+    /// Raises the counter outside the state to the state's. A process that ended between a commit and this has left it
+    /// behind, and what was committed must not leave the device before: an older copy could not be told from it.
+    pub(crate) fn raise_generation(&self) -> Result<(), DeviceError> {
         let _held = self.lock.hold()?;
-        if self.store.generation()? < self.platform.generation()? {
-            self.store.burn_prekeys()?;
-            let generation = self.platform.generation()?;
-            self.store.set_generation(generation)?;
-            tracing::warn!(device = %self.enrolled.device, "the state was rolled back; its prekeys are burnt");
+        let stored = self.store.generation()?;
+        if stored > self.platform.generation()? {
+            self.platform.set_generation(stored)?;
         }
         Ok(())
     }

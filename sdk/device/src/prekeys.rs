@@ -32,10 +32,13 @@ pub struct PrekeyReport {
     pub uploaded: usize,
     /// What the keyserver holds.
     pub left: Vec<PrekeyCount>,
+    /// Key packages made and uploaded, of a device that is admitted.
+    pub key_packages: usize,
 }
 
 impl Device {
-    /// Refills one-time prekeys and rotates the signed one, where needed. For the app only: an extension just consumes.
+    /// Refills one-time prekeys and rotates the signed one, where needed, and refills key packages for groups once the
+    /// device is admitted. For the app only: an extension just consumes.
     pub fn maintain_prekeys(&mut self) -> Result<PrekeyReport, DeviceError> {
         let mut report = PrekeyReport::default();
         self.upload_pending(&mut report)?;
@@ -46,6 +49,9 @@ impl Device {
         report.left = state.prekeys;
         if self.make_prekeys(&report.left, restored, incarnation)? {
             self.upload_pending(&mut report)?;
+        }
+        if self.is_admitted() {
+            report.key_packages = self.maintain_key_packages(&state.key_packages, restored)?;
         }
         Ok(report)
     }

@@ -8,6 +8,8 @@
 //! message sender, notification id  -> the newest revision, sealed
 //! receipt                          -> what is still to be sent
 //! ```
+//! The tables of groups are drawn in `groups/rows.rs`.
+//!
 //! One transaction takes a box in: opened, marked as seen, prekey deleted, message stored, receipt queued.
 
 use std::path::Path;
@@ -22,11 +24,14 @@ use sealpost_wire::prekey::PrekeyKind;
 use zeroize::Zeroizing;
 
 use crate::error::DeviceError;
+use crate::groups::rows::GROUP_TABLES;
 use crate::platform::Platform;
 use crate::vault::{Vault, place};
 
-/// The version of the tables; a newer state is refused.
-const VERSION: i64 = 1;
+/// The version of the tables; a newer state is refused, and an older one gets the tables that it lacks.
+const VERSION: i64 = 2;
+/// The version before groups.
+const VERSION_BEFORE_GROUPS: i64 = 1;
 const FILE: &str = "device.sqlite";
 /// How long a process waits for the other one's transaction.
 const BUSY_MILLISECONDS: u32 = 10_000;
@@ -53,8 +58,8 @@ const TABLES: &str = "
 
 /// The database, and the key to the values in it.
 pub(crate) struct Store {
-    connection: Connection,
-    vault: Vault,
+    pub(crate) connection: Connection,
+    pub(crate) vault: Vault,
 }
 
 /// A prekey, ready to open with.
@@ -99,6 +104,11 @@ impl Store {
         match version {
             0 => {
                 transaction.execute_batch(TABLES)?;
+                transaction.execute_batch(GROUP_TABLES)?;
+                transaction.pragma_update(None, "user_version", VERSION)?;
+            }
+            VERSION_BEFORE_GROUPS => {
+                transaction.execute_batch(GROUP_TABLES)?;
                 transaction.pragma_update(None, "user_version", VERSION)?;
             }
             VERSION => {}
@@ -108,11 +118,19 @@ impl Store {
         Ok(Self { connection, vault })
     }
 
-    /// Runs `change` in one transaction.
+    /// Runs `change` in one transaction: an error leaves everything as it was.
     pub(crate) fn change<T>(
         &mut self,
         change: impl FnOnce(&Change<'_>) -> Result<T, DeviceError>,
     ) -> Result<T, DeviceError> {
+        self.try_change(change)
+    }
+
+    /// [`Self::change`], for work with errors of its own.
+    pub(crate) fn try_change<T, E: From<rusqlite::Error>>(
+        &mut self,
+        change: impl FnOnce(&Change<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let change_of = Change { transaction, vault: &self.vault };
         let result = change(&change_of)?;
@@ -128,7 +146,7 @@ impl Store {
         sealed.map(|sealed| self.vault.open(&place("meta", name.as_bytes()), &sealed)).transpose()
     }
 
-    fn counter(&self, name: &str) -> Result<i64, DeviceError> {
+    pub(crate) fn counter(&self, name: &str) -> Result<i64, DeviceError> {
         let value = self
             .connection
             .query_row("SELECT value FROM counter WHERE name = ?1", [name], |row| row.get(0))
@@ -204,8 +222,8 @@ impl Store {
 
 /// One transaction.
 pub(crate) struct Change<'a> {
-    transaction: Transaction<'a>,
-    vault: &'a Vault,
+    pub(crate) transaction: Transaction<'a>,
+    pub(crate) vault: &'a Vault,
 }
 
 impl Change<'_> {
@@ -225,7 +243,13 @@ impl Change<'_> {
         Ok(())
     }
 
-    /// Counts a use of prekeys; the platform's counter follows once this has been committed.
+    pub(crate) fn counter(&self, name: &str) -> Result<i64, DeviceError> {
+        let sql = "SELECT value FROM counter WHERE name = ?1";
+        let value = self.transaction.query_row(sql, [name], |row| row.get(0)).optional()?;
+        Ok(value.unwrap_or(0))
+    }
+
+    /// Counts a use of prekeys or of keys of groups; the platform's counter follows once this has been committed.
     pub(crate) fn next_generation(&self) -> Result<u64, DeviceError> {
         let sql = "INSERT INTO counter VALUES ('generation', 1)
                    ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value";

@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use sealpost_open::{OpenError, open};
+use sealpost_wire::admission::Admission;
 use sealpost_wire::api::relay::{SyncRequest, SyncResponse, WaitingBox};
-use sealpost_wire::author::AuthorName;
+use sealpost_wire::author::{Author, AuthorName};
 use sealpost_wire::base64url::Base64Url;
 use sealpost_wire::clock::UnixTime;
 use sealpost_wire::context::MessageContext;
-use sealpost_wire::id::{Digest, NotificationId, TransportId};
+use sealpost_wire::id::{Digest, GroupId, NotificationId, TransportId};
 use sealpost_wire::limits::RECEIPTS_PER_SYNC_MAX;
 use sealpost_wire::message::SealedMessage;
-use sealpost_wire::payload::{Frame, MessageError, Notification};
+use sealpost_wire::payload::{Frame, MessageError, MlsFrame, Notification};
 use sealpost_wire::prekey::PrekeyKind;
 use sealpost_wire::receipt::{Receipt, ReceiptStatement};
 use sealpost_wire::trust::TenantTrust;
@@ -19,6 +20,8 @@ use zeroize::Zeroizing;
 
 use crate::Device;
 use crate::error::DeviceError;
+use crate::groups::state::{Own, Work};
+use crate::groups::{GroupEvent, GroupReport};
 use crate::http::json;
 use crate::store::{Change, MessageRow};
 
@@ -37,6 +40,8 @@ pub struct SyncReport {
     pub boxes: Vec<TakenBox>,
     /// Receipts that reached the relay.
     pub receipts_sent: usize,
+    /// What was done for groups.
+    pub groups: GroupReport,
 }
 
 /// What became of one box.
@@ -44,24 +49,34 @@ pub struct SyncReport {
 pub enum TakenBox {
     /// Opened and stored.
     Opened(NotificationId),
+    /// A frame of a group, opened and taken in or kept.
+    Group(GroupId, GroupEvent),
     /// Opened; a revision as new was there already.
     Superseded(NotificationId),
     /// This very box was taken in before; its receipt goes out once more.
     Duplicate(TransportId),
     /// It cannot be opened; the sender is told the code.
     Unopenable(TransportId, String),
-    /// Not yet: this device's clock is behind. The relay keeps it.
+    /// Not yet: this device's clock is behind, or it is no member of groups just now. The relay keeps it.
     Deferred(TransportId),
 }
 
 impl Device {
     /// Sends receipts, fetches all boxes that wait, opens and acknowledges them. With a `wait` the relay keeps the
-    /// request open that long (whole seconds) for a box to come when none waits.
+    /// request open that long (whole seconds) for a box to come when none waits. Then does what is due for groups: sends
+    /// what waits, commits, answers those who have lost an epoch, or asks for the way back.
     ///
     /// # Errors
     /// Server and storage errors. What was taken in before an error stays taken in.
     pub fn sync(&mut self, wait: Duration) -> Result<SyncReport, DeviceError> {
         let mut report = SyncReport::default();
+        self.sync_boxes(wait, &mut report)?;
+        report.groups = self.work_on_groups()?;
+        Ok(report)
+    }
+
+    /// Sends receipts and takes in all boxes that wait.
+    pub(crate) fn sync_boxes(&mut self, wait: Duration, report: &mut SyncReport) -> Result<(), DeviceError> {
         let mut after = 0;
         let mut wait = wait;
         for _ in 0..ROUNDS_MAX {
@@ -83,7 +98,7 @@ impl Device {
             report.receipts_sent += sent.len();
             let before = after;
             after = answer.boxes.last().map_or(after, |last| last.cursor.max(after));
-            self.take_boxes(&answer.boxes, &sent, &mut report)?;
+            self.take_boxes(&answer.boxes, &sent, report)?;
             // A relay that neither takes receipts nor hands over boxes is not asked again and again.
             let stands_still = sent.is_empty() && after == before;
             if (!answer.more && self.store.receipts(1)?.is_empty()) || (stands_still && !receipts.is_empty())
@@ -91,7 +106,7 @@ impl Device {
                 break;
             }
         }
-        Ok(report)
+        Ok(())
     }
 
     /// Takes in a newer tenant status; an older one is left aside.
@@ -126,8 +141,10 @@ impl Device {
             change.set_counter("latest_time", now.0.cast_signed())
         })?;
         let trust = self.trust()?;
+        // A device that the tenant has revoked still takes in what it is sent, but for groups.
+        let own = self.own_member(&trust).ok();
         for waiting in boxes {
-            let taken = self.take_box(waiting, &trust, now)?;
+            let taken = self.take_box(waiting, &trust, own.as_ref(), now)?;
             report.boxes.push(taken);
         }
         Ok(())
@@ -137,6 +154,7 @@ impl Device {
         &mut self,
         waiting: &WaitingBox,
         trust: &TenantTrust,
+        own: Option<&Own>,
         now: UnixTime,
     ) -> Result<TakenBox, DeviceError> {
         let context = MessageContext {
@@ -165,31 +183,39 @@ impl Device {
                 }
                 .sign(identity)
             };
-            match open_box(change, waiting, &context, trust, now)? {
+            match open_box(change, waiting, &context, (trust, own), now)? {
                 Opening::Opened(opened) => {
                     let receipt = receipt(ReceiptStatement::Opened(opened.kind));
-                    let sender = opened.author.to_string();
-                    change.mark_seen(sealed, Some(&sender), waiting.id, waiting.expires_at, &receipt)?;
+                    let author = opened.author.to_string();
+                    change.mark_seen(sealed, Some(&author), waiting.id, waiting.expires_at, &receipt)?;
                     if opened.kind == PrekeyKind::OneTime {
                         change.delete_prekey(opened.prekey)?;
                     }
-                    let notification = &opened.notification;
-                    let content = serde_json::to_vec(notification).map_err(|_| DeviceError::Unreadable)?;
-                    let row = MessageRow {
-                        sender,
-                        notification: notification.id.as_bytes().to_vec(),
-                        revision: i64::try_from(notification.revision).unwrap_or(i64::MAX),
-                        transport_id: waiting.id,
-                        sealed,
-                        kind: opened.kind,
-                        received: now,
-                        presented: false,
-                        content: Zeroizing::new(content),
-                    };
-                    let stored = change.put_message(&row, rng)?;
                     change.queue_receipt(&receipt)?;
-                    let id = notification.id;
-                    let taken = if stored { TakenBox::Opened(id) } else { TakenBox::Superseded(id) };
+                    let taken = match opened.content {
+                        Content::Notification(notification) => {
+                            let content =
+                                serde_json::to_vec(&notification).map_err(|_| DeviceError::Unreadable)?;
+                            let row = MessageRow {
+                                sender: author,
+                                notification: notification.id.as_bytes().to_vec(),
+                                revision: i64::try_from(notification.revision).unwrap_or(i64::MAX),
+                                transport_id: waiting.id,
+                                sealed,
+                                kind: opened.kind,
+                                received: now,
+                                presented: false,
+                                content: Zeroizing::new(content),
+                            };
+                            let stored = change.put_message(&row, rng)?;
+                            let id = notification.id;
+                            if stored { TakenBox::Opened(id) } else { TakenBox::Superseded(id) }
+                        }
+                        Content::Group(author, frame, own) => {
+                            let event = Work { change, own, trust, now, rng }.take_frame(&author, &frame)?;
+                            TakenBox::Group(frame.group, event)
+                        }
+                    };
                     Ok((taken, Some(change.next_generation()?)))
                 }
                 Opening::Refused(code) => {
@@ -208,27 +234,33 @@ impl Device {
     }
 }
 
-struct OpenedBox {
+struct OpenedBox<'o> {
     author: AuthorName,
-    notification: Notification,
+    content: Content<'o>,
     prekey: sealpost_wire::id::PrekeyId,
     kind: PrekeyKind,
 }
 
-enum Opening {
-    Opened(Box<OpenedBox>),
+/// What was in a box, and who may read it.
+enum Content<'o> {
+    Notification(Box<Notification>),
+    Group(Box<Admission>, Box<MlsFrame>, &'o Own),
+}
+
+enum Opening<'o> {
+    Opened(Box<OpenedBox<'o>>),
     Refused(&'static str),
     Deferred,
 }
 
 /// Opens a box with the prekey that it names. Every check has passed before a prekey is deleted.
-fn open_box(
+fn open_box<'o>(
     change: &Change<'_>,
     waiting: &WaitingBox,
     context: &MessageContext,
-    trust: &TenantTrust,
+    (trust, own): (&TenantTrust, Option<&'o Own>),
     now: UnixTime,
-) -> Result<Opening, DeviceError> {
+) -> Result<Opening<'o>, DeviceError> {
     let bytes = waiting.sealed.as_ref();
     let prekey = match SealedMessage::read(bytes) {
         Ok(sealed) => sealed.prekey,
@@ -241,15 +273,22 @@ fn open_box(
         Err(error) => return Ok(Opening::Refused(error.code())),
     };
     let author = message.author.name();
-    let Frame::Notification(notification) = message.frame else {
-        return Ok(Opening::Refused(MessageError::FrameUnsupported.code()));
+    let content = match (message.frame, message.author) {
+        (Frame::Notification(notification), _) => Content::Notification(notification),
+        (Frame::Mls(frame), Author::Device(admission)) => match own {
+            Some(own) => Content::Group(admission, frame, own),
+            // Not admitted, or revoked just now: the relay keeps it as long as it may be of use.
+            None => return Ok(Opening::Deferred),
+        },
+        (Frame::Mls(_), Author::Sender(_)) => {
+            return Ok(Opening::Refused(MessageError::FrameUnsupported.code()));
+        }
     };
     if change.replayed(&author.to_string(), waiting.id)? {
         tracing::warn!(message = %waiting.id, "another box came under a transport id that was used before");
         return Ok(Opening::Refused(REPLAYED));
     }
-    let opened = OpenedBox { author, notification: *notification, prekey, kind: stored.kind };
-    Ok(Opening::Opened(Box::new(opened)))
+    Ok(Opening::Opened(Box::new(OpenedBox { author, content, prekey, kind: stored.kind })))
 }
 
 /// Whether only this device's clock stands in the way.

@@ -1,5 +1,7 @@
 //! The device's state, without servers: boxes are sealed here and handed to it as the relay would.
 
+mod groups;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -284,12 +286,12 @@ fn a_box_that_fails_a_check_burns_no_prekey() {
 }
 
 #[test]
-fn an_mls_frame_is_answered_as_a_frame_that_is_not_opened_here() {
+fn an_mls_frame_waits_for_a_device_that_is_admitted() {
     let world = World::new();
     let mut device = world.device();
     let prekey = World::prekeys(&device).remove(1);
     let frame = world.seal_mls(&device, 1, &prekey);
-    assert_eq!(take(&mut device, &frame), unopenable(&frame, "frame_unsupported"));
+    assert_eq!(take(&mut device, &frame), TakenBox::Deferred(frame.id));
     assert!(has_prekey(&mut device, &prekey));
     assert!(device.messages().unwrap().is_empty());
 }
@@ -427,10 +429,32 @@ fn a_state_of_a_newer_version_is_refused() {
     let world = World::new();
     drop(world.device());
     let connection = rusqlite::Connection::open(world.state().join("device.sqlite")).unwrap();
-    connection.pragma_update(None, "user_version", 2).unwrap();
+    connection.pragma_update(None, "user_version", 3).unwrap();
     drop(connection);
     let refused = Device::open(&world.state(), world.parts()).err().unwrap();
-    assert!(matches!(refused, DeviceError::NewerState(2)), "{refused}");
+    assert!(matches!(refused, DeviceError::NewerState(3)), "{refused}");
+}
+
+#[test]
+fn a_state_from_before_groups_gets_their_tables() {
+    let world = World::new();
+    let device = world.device();
+    let prekey = World::prekeys(&device).remove(1);
+    drop(device);
+    let connection = rusqlite::Connection::open(world.state().join("device.sqlite")).unwrap();
+    let groups = ["state", "message", "outgoing", "plan", "task", "held", "author", "peer", "invited"];
+    for table in
+        groups.map(|table| format!("group_{table}")).into_iter().chain(["key_package_batch".to_owned()])
+    {
+        connection.execute_batch(&format!("DROP TABLE {table}")).unwrap();
+    }
+    connection.pragma_update(None, "user_version", 1).unwrap();
+    drop(connection);
+    let mut device = world.open();
+    assert!(has_prekey(&mut device, &prekey), "what was there is lost");
+    assert!(device.store.group_tasks().unwrap().is_empty());
+    drop(device);
+    drop(world.open());
 }
 
 #[test]

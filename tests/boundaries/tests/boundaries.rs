@@ -16,7 +16,8 @@ fn arrows() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("sealpost-open", &["sealpost-wire"]),
         ("sealpost-group", &["sealpost-wire"]),
         ("sealpost-sender", &["sealpost-seal", "sealpost-wire"]),
-        ("sealpost-device", &["sealpost-group", "sealpost-open", "sealpost-wire"]),
+        // A member of a group is a device, and what it writes is sealed to the others.
+        ("sealpost-device", &["sealpost-group", "sealpost-open", "sealpost-seal", "sealpost-wire"]),
         ("sealpost-connector", &["sealpost-sender", "sealpost-wire"]),
         ("sealpost-cli", &["sealpost-sender", "sealpost-device", "sealpost-connector", "sealpost-wire"]),
         ("sealpost-service", &["sealpost-wire"]),
