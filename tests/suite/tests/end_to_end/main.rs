@@ -3,6 +3,7 @@
 mod delivery;
 mod devices;
 mod duplicates;
+mod groups;
 mod lies;
 mod metrics;
 mod outage;
