@@ -1,5 +1,7 @@
 //! Who takes part in a measurement: a hospital with its keys, and its devices.
 
+mod participant;
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -21,6 +23,8 @@ use sealpost_wire::message::Suite;
 use sealpost_wire::prekey::{PrekeyKind, PrekeyLeaf, ProvenPrekey, VerifiedPrekey, sign_batch};
 use sealpost_wire::record::DeviceRecord;
 use sealpost_wire::trust::TenantTrust;
+
+pub use self::participant::{Memory, Participant};
 
 use crate::cores;
 use crate::error::BenchError;
@@ -57,6 +61,7 @@ pub struct Hospital {
     tenant: TenantId,
     root: SigningKey,
     sender: SenderIdentity,
+    send: Certified,
     request: Certified,
     enrol: Certified,
     trust: TenantTrust,
@@ -84,13 +89,14 @@ impl Hospital {
         let certify = |subject, purpose, roles| certify(&tenant, &root, subject, purpose, roles, now);
         let send = certify(SENDER, Purpose::Send, vec![])?;
         let policy = SealPolicy { suites: SuitePolicy::AllowClassical, ..SealPolicy::default() };
-        let sender = SenderIdentity::new(send.key, send.certificate, policy, &trust, now);
+        let sender = SenderIdentity::new(send.key.clone(), send.certificate.clone(), policy, &trust, now);
         let prekeys = [Suite::Hybrid, Suite::Classical].map(|suite| {
             let (private, public) = PrekeyPrivate::generate(suite, &mut system_rng());
             (suite, private, public)
         });
         Ok(Self {
             sender: sender.map_err(BenchError::cast("the sender"))?,
+            send,
             request: certify(SENDER, Purpose::Request, vec![Role::Sender])?,
             enrol: certify(ENROLLER, Purpose::Enrol, vec![])?,
             tenant,

@@ -99,6 +99,19 @@ pub fn spent_by(id: u32) -> Result<Duration, BenchError> {
     Ok(Duration::from_millis(ticks * 1000 / clock_ticks_per_second().max(1)))
 }
 
+/// Resident memory of the process `id`, now and at most so far (bytes).
+///
+/// # Errors
+/// The process has ended.
+pub fn resident_bytes(id: u32) -> Result<[u64; 2], BenchError> {
+    let text = std::fs::read_to_string(format!("/proc/{id}/status"));
+    let text = text.map_err(BenchError::io("reading the memory of a process"))?;
+    Ok(["VmRSS:", "VmHWM:"].map(|name| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        line.split_whitespace().next().and_then(|kib| kib.parse().ok()).unwrap_or(0) * 1024
+    }))
+}
+
 /// Processor time that the calling thread has spent (proc_pid_schedstat, the first field: nanoseconds).
 ///
 /// # Errors

@@ -10,6 +10,7 @@
 //! cargo budget --row accept --runs 5   one row
 //! cargo budget --quick                 does every row work? Its figures mean nothing
 //! cargo budget --json --check          for a program: JSON on the last line, failing where a budget does
+//! cargo budget --row group-sizes --picture groups.svg
 //! ```
 //!
 //! # How it is measured
@@ -22,15 +23,20 @@
 //! - Latencies count from the time at which a message was to be sent, whether or not the load was late.
 //! - The store must be on a disk: a RAM file system is refused. TLS is on towards the emulators and off
 //!   towards the relay, which an operator puts behind a proxy of his own.
+//! - The rows of groups have no relay: they measure what a member does, on one core, with its state in memory and
+//!   read from there for every transaction.
 
 pub mod cast;
+pub mod circle;
 pub mod client;
 pub mod cores;
 pub mod disk;
 pub mod error;
 pub mod limits;
 pub mod load;
+pub mod member_memory;
 pub mod message;
+pub mod picture;
 pub mod program;
 pub mod report;
 pub mod rows;

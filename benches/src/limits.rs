@@ -2,5 +2,6 @@
 
 pub mod append_log;
 pub mod bare_crypto;
+pub mod bare_mls;
 pub mod durable_push;
 pub mod raw_h2;

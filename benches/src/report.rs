@@ -131,20 +131,20 @@ pub fn print(row: &Row) {
     let [least, greatest] = row.spread;
     let holds = if row.holds { "holds" } else { "FALLS SHORT" };
     println!(
-        "{:<16} {:>12} {} [{} .. {}]",
+        "{:<18} {:>12} {} [{} .. {}]",
         row.name,
         number(row.value),
         row.unit,
         number(least),
         number(greatest)
     );
-    println!("{:16} {}", "", row.what);
+    println!("{:18} {}", "", row.what);
     if let (Some(limit), Some(ratio), Some(limit_is)) = (row.limit, row.ratio, &row.limit_is) {
-        println!("{:16} beside it: {limit_is} {} {}; ratio {ratio:.2}", "", number(limit), row.unit);
+        println!("{:18} beside it: {limit_is} {} {}; ratio {ratio:.2}", "", number(limit), row.unit);
     }
-    println!("{:16} budget: {}: {holds}", "", row.budget);
+    println!("{:18} budget: {}: {holds}", "", row.budget);
     for note in &row.notes {
-        println!("{:16} {note}", "");
+        println!("{:18} {note}", "");
     }
     println!();
 }

@@ -2,6 +2,8 @@
 
 pub mod accept;
 pub mod crypto;
+pub mod group_messages;
+pub mod group_sizes;
 pub mod isolation;
 pub mod latency;
 pub mod life;
@@ -12,6 +14,7 @@ pub mod settled;
 pub mod sync;
 pub mod waiting;
 
+use sealpost_group::GroupSuite;
 use sealpost_wire::message::Suite;
 
 use crate::error::BenchError;
@@ -62,6 +65,14 @@ pub enum Name {
     OpenHybrid,
     /// Open, classical suite.
     OpenClassical,
+    /// Messages of a group, encrypted.
+    GroupEncrypt,
+    /// Messages of a group, decrypted.
+    GroupDecrypt,
+    /// Changes of groups of up to 500 members.
+    GroupSizes,
+    /// The same with the hybrid suite.
+    GroupSizesHybrid,
     /// Resident memory of the relay.
     Memory,
     /// The client of APNs.
@@ -91,6 +102,16 @@ impl Name {
             Self::SealClassical => crypto::row("seal-classical", Half::Seal, Suite::Classical, stage, effort),
             Self::OpenHybrid => crypto::row("open-hybrid", Half::Open, Suite::Hybrid, stage, effort),
             Self::OpenClassical => crypto::row("open-classical", Half::Open, Suite::Classical, stage, effort),
+            Self::GroupEncrypt => {
+                group_messages::row("group-encrypt", group_messages::Half::Encrypt, stage, effort)
+            }
+            Self::GroupDecrypt => {
+                group_messages::row("group-decrypt", group_messages::Half::Decrypt, stage, effort)
+            }
+            Self::GroupSizes => group_sizes::row("group-sizes", GroupSuite::Classical, stage, effort),
+            Self::GroupSizesHybrid => {
+                group_sizes::row("group-sizes-hybrid", GroupSuite::Hybrid, stage, effort)
+            }
             Self::Memory => memory::row(stage, effort),
             Self::Client => provider_client::row(stage, effort),
             Self::Isolation => isolation::row(stage, effort),

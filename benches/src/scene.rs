@@ -53,6 +53,8 @@ pub struct Stage {
     pub file_system: String,
     /// Who takes part.
     pub cast: Cast,
+    /// Where the picture of the sizes of groups goes, if one is asked for.
+    pub picture: Option<PathBuf>,
     waiting: Option<(usize, Arc<Stock>)>,
     used: usize,
 }
@@ -63,7 +65,7 @@ impl Stage {
     /// # Errors
     /// [`BenchError::Cast`].
     pub fn new(program: PathBuf, folder: PathBuf, file_system: String) -> Result<Self, BenchError> {
-        Ok(Self { program, folder, file_system, cast: Cast::new()?, waiting: None, used: 0 })
+        Ok(Self { program, folder, file_system, cast: Cast::new()?, picture: None, waiting: None, used: 0 })
     }
 
     /// A store in which `count` messages wait, the same one for all rows.

@@ -8,7 +8,7 @@ use sealpost_benches::error::BenchError;
 use sealpost_benches::report::{self, Row};
 use sealpost_benches::rows::{Effort, Name};
 use sealpost_benches::scene::{Stage, end_relays_on_signals};
-use sealpost_benches::{cores, disk, program};
+use sealpost_benches::{cores, disk, member_memory, program};
 use serde::Serialize;
 
 /// Beside what Cargo builds: on the same disk as the repository, and out of its history.
@@ -44,6 +44,12 @@ struct Options {
     /// A relay that was built before, instead of building it.
     #[arg(long, value_name = "FILE")]
     relay: Option<PathBuf>,
+    /// Draws what the row group-sizes finds, as SVG.
+    #[arg(long, value_name = "FILE")]
+    picture: Option<PathBuf>,
+    /// The process whose memory that row measures: takes the commit that is in the folder.
+    #[arg(long, value_name = "FOLDER", hide = true, exclusive = true)]
+    take_commit: Option<PathBuf>,
 }
 
 /// What was found, for programs.
@@ -62,7 +68,11 @@ struct Machine {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    match run(&options) {
+    let done = match &options.take_commit {
+        Some(folder) => member_memory::take_commit(folder).map(|()| true),
+        None => run(&options),
+    };
+    match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -92,6 +102,7 @@ fn run(options: &Options) -> Result<bool, BenchError> {
         None => program::build_relay()?,
     };
     let mut stage = Stage::new(program, folder, disk.file_system)?;
+    stage.picture.clone_from(&options.picture);
     let runs = if options.quick { 1 } else { options.runs };
     let messages = options.messages.and_then(|count| usize::try_from(count).ok());
     let effort = Effort { runs: runs.into(), messages, quick: options.quick };

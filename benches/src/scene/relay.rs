@@ -70,12 +70,7 @@ impl Relay {
     /// # Errors
     /// It has ended.
     pub fn resident_bytes(&self) -> Result<[u64; 2], BenchError> {
-        let text = std::fs::read_to_string(format!("/proc/{}/status", self.id()));
-        let text = text.map_err(BenchError::io("reading the memory of the relay"))?;
-        Ok(["VmRSS:", "VmHWM:"].map(|name| {
-            let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-            line.split_whitespace().next().and_then(|kib| kib.parse().ok()).unwrap_or(0) * 1024
-        }))
+        cores::resident_bytes(self.id())
     }
 
     /// Ends it at once (SIGKILL), and waits until it has ended.
