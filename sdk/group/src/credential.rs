@@ -1,12 +1,11 @@
 //! Leaves and credentials: the one place where it is decided who a leaf of the tree is.
 
-use minicbor::Decoder;
 use openmls::credentials::{Credential, CredentialType};
 use openmls::extensions::ExtensionType;
 use openmls::prelude::{LeafNode, ProtocolVersion};
-use sealpost_wire::error::{FormatError, TrustError};
+use sealpost_wire::admission::Admission;
+use sealpost_wire::error::TrustError;
 use sealpost_wire::id::{DeviceId, KeyId, RecipientId, SubjectId};
-use sealpost_wire::limits::ADMISSION_BYTES_MAX;
 use sealpost_wire::member::MemberCredential;
 use sealpost_wire::record::DeviceRecord;
 use sealpost_wire::status::Revocation;
@@ -113,28 +112,7 @@ fn read(credential: &Credential) -> Result<MemberCredential, Refusal> {
     read.map_err(|error| Refusal::Credential(error.into()))
 }
 
-/// The record in a credential: signed by the key that it names, its admission not looked at.
+/// The record in a credential: signed by the key that it names, its admission not believed.
 pub(crate) fn claimed_record(credential: &Credential) -> Result<DeviceRecord, Refusal> {
-    let credential = read(credential)?;
-    let record =
-        record_of(&credential.admission).ok_or(Refusal::Credential(FormatError::WrongType.into()))?;
-    DeviceRecord::verify(record).map_err(Refusal::Credential)
-}
-
-/// `18([ protected, {}, bstr .cbor { 1: tenant, 2: record, 3: issued }, signature ])`: the record.
-fn record_of(admission: &[u8]) -> Option<&[u8]> {
-    if admission.len() > ADMISSION_BYTES_MAX {
-        return None;
-    }
-    let mut outer = Decoder::new(admission);
-    outer.tag().ok()?;
-    outer.array().ok()?;
-    outer.bytes().ok()?;
-    outer.map().ok()?;
-    let mut payload = Decoder::new(outer.bytes().ok()?);
-    payload.map().ok()?;
-    payload.u8().ok()?;
-    payload.str().ok()?;
-    payload.u8().ok()?;
-    payload.bytes().ok()
+    Admission::claimed_record(&read(credential)?.admission).map_err(Refusal::Credential)
 }

@@ -1,6 +1,5 @@
 //! Groups of several devices in one process, over stores that can lose a transaction.
 
-mod histories;
 mod hostile;
 mod life;
 mod races;

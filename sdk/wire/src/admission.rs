@@ -51,26 +51,47 @@ impl Admission {
 
     /// Reads an admission and verifies its chain, its record and that the device is not revoked.
     pub fn verify(bytes: &[u8], trust: &TenantTrust) -> Result<Self, TrustError> {
+        let claimed = Claimed::read(bytes)?;
+        let signer =
+            trust.verify_certified(&claimed.signed, Purpose::Enrol, Some(claimed.issued))?.key.key_id();
+        let record = DeviceRecord::verify(claimed.record)?;
+        if claimed.tenant != *trust.tenant() || record.tenant != claimed.tenant {
+            return Err(TrustError::WrongTenant);
+        }
+        trust.check_device(record.device)?;
+        Ok(Self { record, record_bytes: claimed.record.to_vec(), issued: claimed.issued, signer })
+    }
+
+    /// The record in an admission, signed by the key that it names and by nobody else as far as this tells: good for
+    /// saying whose an admission is that counts no more, and for nothing else.
+    pub fn claimed_record(bytes: &[u8]) -> Result<DeviceRecord, TrustError> {
+        DeviceRecord::verify(Claimed::read(bytes)?.record)
+    }
+}
+
+/// An admission that was read and not yet believed.
+struct Claimed<'a> {
+    signed: Sign1<'a>,
+    tenant: TenantId,
+    record: &'a [u8],
+    issued: UnixTime,
+}
+
+impl<'a> Claimed<'a> {
+    fn read(bytes: &'a [u8]) -> Result<Self, FormatError> {
         let signed = Sign1::read(bytes, ADMISSION_BYTES_MAX, TYP)?;
         let mut reader = Reader::new(signed.payload, ADMISSION_BYTES_MAX)?;
         let mut fields = reader.map()?;
         fields.key(&mut reader, 1)?;
-        let tenant: TenantId = reader.parsed("tenant")?;
+        let tenant = reader.parsed("tenant")?;
         fields.key(&mut reader, 2)?;
         let record = reader.bytes()?;
         fields.key(&mut reader, 3)?;
         let issued = UnixTime(reader.uint()?);
         fields.end()?;
         if record.len() > RECORD_BYTES_MAX {
-            return Err(FormatError::TooLarge(RECORD_BYTES_MAX).into());
+            return Err(FormatError::TooLarge(RECORD_BYTES_MAX));
         }
-        let signer = trust.verify_certified(&signed, Purpose::Enrol, Some(issued))?.key.key_id();
-        let record_bytes = record.to_vec();
-        let record = DeviceRecord::verify(record)?;
-        if tenant != *trust.tenant() || record.tenant != tenant {
-            return Err(TrustError::WrongTenant);
-        }
-        trust.check_device(record.device)?;
-        Ok(Self { record, record_bytes, issued, signer })
+        Ok(Self { signed, tenant, record, issued })
     }
 }
