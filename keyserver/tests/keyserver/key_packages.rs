@@ -266,10 +266,8 @@ async fn what_has_ended_is_neither_given_nor_kept() {
     stage.put(&device.key_packages(world, 5)).await;
     assert!(world.metric("sealpost_keyserver_key_packages_waiting{suite=\"classical\"} 5").await);
     world.pass(28 * 86_400 + 1);
-    // Without a look-up too: expiry runs every second of real time.
-    while !world.metric("sealpost_keyserver_key_packages_waiting{suite=\"classical\"} 0").await {
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    // Without a look-up too.
+    world.await_metric("sealpost_keyserver_key_packages_waiting{suite=\"classical\"} 0").await;
     let mut stage = stage;
     stage.world.stop().await;
     let rows = stage.world.rows().await;
@@ -291,9 +289,7 @@ async fn a_device_that_was_removed_has_no_key_packages_any_more() {
     device.put_key_packages(world, &device.key_packages(world, 1)).await.expect_problem("revoked");
     device.try_take(world, stage.recipient).await.expect_problem("revoked");
     world.pass(1);
-    while !world.metric("sealpost_keyserver_key_packages_waiting{suite=\"classical\"} 0").await {
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    world.await_metric("sealpost_keyserver_key_packages_waiting{suite=\"classical\"} 0").await;
     assert!(device.state(world).await.key_packages.is_empty());
     let mut stage = stage;
     stage.world.stop().await;

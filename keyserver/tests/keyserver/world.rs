@@ -268,6 +268,13 @@ impl World {
         text.lines().any(|known| known == line)
     }
 
+    /// Waits until this line is among the metrics: what runs by itself, every second of real time, has run.
+    pub async fn await_metric(&self, line: &str) {
+        while !self.metric(line).await {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     pub async fn stop(&mut self) {
         self.running.shutdown.begin();
         (&mut self.running.served).await.unwrap();
