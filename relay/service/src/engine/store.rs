@@ -221,8 +221,8 @@ fn open_keyspace(
         let create = KeyspaceCreateOptions::default()
             .max_memtable_size(options.memtable_bytes)
             .manual_journal_persist(true)
-            // Through the cache a filter would be read whole, hundreds of kilobytes, for a row that is looked up, and push
-            // everything else out: filters and indices stay in memory, about two bytes for each row of the store.
+            // Through the cache a filter would be read whole, hundreds of kilobytes, for a row that is looked up,
+            // and push everything else out: filters and indices stay in memory.
             .filter_block_pinning_policy(PinningPolicy::all(true))
             .index_block_pinning_policy(PinningPolicy::all(true))
             .filter_block_partitioning_policy(PartitioningPolicy::all(false))
