@@ -28,8 +28,8 @@
 //!
 //! The block cache has a fixed size. Filters and indices of all tables stay in memory beside it, and so grow with
 //! the rows of the store: a filter has 10 bits for a row, an index an entry for each 4 KiB. Memtables are bounded
-//! together by [`Options::memtable_bytes`], not for each keyspace: the writer rotates the fullest when their sum
-//! reaches it, so that twenty small keyspaces cost no more than one. While a rotated memtable is being written out
+//! together by [`Options::memtable_bytes`], not for each keyspace: the writer rotates one when their sum reaches
+//! it, so that twenty small keyspaces cost no more than one. While a rotated memtable is being written out
 //! it stays in memory too. fjall blocks a commit, in steps of 100 ms, once four rotated memtables of one keyspace
 //! wait to be written; see [`Options::memtable_bytes`] for a size that avoids it.
 

@@ -1,10 +1,14 @@
 //! The fjall database under an engine: how it is laid out, and what it records about itself.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use fjall::{
     CompressionType, Database, JournalRecoveryError, KeyspaceCreateOptions, KvSeparationOptions,
     OwnedWriteBatch, PersistMode, Slice,
+    compaction::Leveled,
     config::{CompressionPolicy, PartitioningPolicy, PinningPolicy},
 };
 
@@ -23,6 +27,12 @@ const SEPARATED_FILE_BYTES: u64 = 16 * 1024 * 1024;
 /// fjall's own threads. One: with two, the first passes compactions on to the second by taking the message
 /// from the channel and putting it back, over and over while the second is busy, which costs a core.
 const WORKER_THREADS: usize = 1;
+
+/// Tables that flushes leave beside each other before they are merged into the next level, and the size of a table
+/// there. A small memtable gives a few hundred kilobytes, and most keys are random, so that a merge writes the whole of
+/// the next level again: it must not be far larger than what comes in. It may hold as many tables as come in.
+const FLUSHED_TABLES: u8 = 8;
+const TABLE_BYTES: u64 = 2 * 1024 * 1024;
 
 /// Files kept open, so that a large store does not run into the limit of the process.
 const OPEN_FILES_MAX: usize = 256;
@@ -168,6 +178,10 @@ impl Store {
         self.keyspaces.len()
     }
 
+    pub(super) fn content_of_slot(&self, slot: usize) -> Content {
+        self.keyspaces[slot].0.content()
+    }
+
     pub(super) fn tree_of_slot(&self, slot: usize) -> &fjall::Keyspace {
         &self.keyspaces[slot].1
     }
@@ -221,6 +235,9 @@ fn open_keyspace(
         let create = KeyspaceCreateOptions::default()
             .max_memtable_size(options.memtable_bytes)
             .manual_journal_persist(true)
+            .compaction_strategy(Arc::new(
+                Leveled::default().with_l0_threshold(FLUSHED_TABLES).with_table_target_size(TABLE_BYTES),
+            ))
             // Through the cache a filter would be read whole, hundreds of kilobytes, for a row that is looked up,
             // and push everything else out: filters and indices stay in memory.
             .filter_block_pinning_policy(PinningPolicy::all(true))

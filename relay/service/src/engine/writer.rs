@@ -13,6 +13,7 @@ use super::{
     CommitStage, EngineError, OpenError, Options, Space, View,
     answers::Answers,
     command::{Decision, Job},
+    keyspace::Content,
     metrics::EngineMetrics,
     queue::{CommandQueue, Linger},
     store::Store,
@@ -21,6 +22,9 @@ use crate::free_space::FreeSpace;
 
 /// What fjall counts for a row in a memtable besides its key and value.
 const MEMTABLE_ROW_BYTES: u64 = 64;
+
+/// From this part of the bound on, the memtable of a bulk keyspace is written out before fuller ones.
+const BULK_FIRST: u64 = 4;
 
 /// Commands in the last group from which on the writer lingers: it is under load, and a commit costs the processor
 /// as much as several commands.
@@ -166,13 +170,17 @@ impl Writer {
         self.hook(CommitStage::After)
     }
 
-    /// Keeps the sum of the memtables within bounds: the fullest is written out.
+    /// Keeps the sum of the memtables within bounds: one is written out. A bulk keyspace goes first: what it has written
+    /// out is merged by its keys only, while the tables of the others cost less to merge the larger they are.
     fn bound_memtables(&mut self) -> Result<(), EngineError> {
         if self.memtable_bytes.iter().sum::<u64>() < self.options.memtable_bytes {
             return Ok(());
         }
-        let fullest = self.memtable_bytes.iter().enumerate().max_by_key(|(_, bytes)| **bytes);
-        if let Some((slot, _)) = fullest {
+        let bulk_first = self.options.memtable_bytes / BULK_FIRST;
+        let next = self.memtable_bytes.iter().enumerate().max_by_key(|(slot, bytes)| {
+            (self.store.content_of_slot(*slot) == Content::Bulk && **bytes >= bulk_first, **bytes)
+        });
+        if let Some((slot, _)) = next {
             self.memtable_bytes[slot] = 0;
             self.store.rotate_memtable(slot).map_err(EngineError::failed)?;
         }
