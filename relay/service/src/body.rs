@@ -98,8 +98,7 @@ fn field_of(message: &str) -> String {
         // Up to the closing quote of the name: what follows lists the fields that are known.
         Some(start) => {
             let name = message[start.len()..].split('`').next().unwrap_or_default();
-            let name: String =
-                name.chars().filter(|letter| !letter.is_control()).take(FIELD_CHARS_MAX).collect();
+            let name: String = name.chars().take(FIELD_CHARS_MAX).map(plain).collect();
             format!("{start}{name}`")
         }
         None => "a value has the wrong form".to_owned(),
@@ -108,6 +107,11 @@ fn field_of(message: &str) -> String {
 
 /// Characters of a field name that an answer repeats.
 const FIELD_CHARS_MAX: usize = 40;
+
+/// Answers go into terminals and logs, and fields that are known are ASCII: what is not may turn a line around.
+const fn plain(letter: char) -> char {
+    if letter.is_ascii_graphic() { letter } else { '?' }
+}
 
 fn unread(rejection: BytesRejection) -> Refusal {
     match rejection.into_response().status() {
@@ -144,6 +148,8 @@ mod tests {
         assert!(detail("[1]").contains("an object"));
         let long = format!(r#"{{"{}":1}}"#, "x".repeat(1000));
         assert!(detail(&long).len() < 250);
+        let turned = "{\"a\u{202e}b\u{61f8b}\\u001bc\":1}";
+        assert!(detail(turned).contains("unknown field `a?b??c`"), "{}", detail(turned));
     }
 
     #[test]

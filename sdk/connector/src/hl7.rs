@@ -211,16 +211,22 @@ impl Message {
             return Err(Hl7Error::TooLarge { limit: options.message_bytes_max });
         }
         let Decoded { text, charset, declared } = charset::decode(bytes, options.fallback)?;
-        let lines = lines(&text)?;
+        let lines = lines(&text);
         let envelope = lines.iter().take(ENVELOPE_LINES_MAX).take_while(|line| is_envelope(line)).count();
         if lines.is_empty() {
             return Err(Hl7Error::Empty);
+        }
+        if let Some(broken) = lines[..envelope].iter().position(|line| line.contains('\n')) {
+            return Err(Hl7Error::MixedLineEnds { line: broken + 1 });
         }
         let header = lines.get(envelope).filter(|line| line.starts_with("MSH")).ok_or(Hl7Error::NotHl7)?;
         let separators = Separators::of_header(header)?;
         let mut segments: Vec<Box<str>> = Vec::new();
         for (index, &content) in lines.iter().enumerate().skip(envelope) {
             let line = index + 1;
+            if hides_segment(content, separators.field()) {
+                return Err(Hl7Error::MixedLineEnds { line });
+            }
             match segment_name(content, separators.field()).ok_or(Hl7Error::BadSegment { line })? {
                 "MSH" | "FHS" | "BHS" if !segments.is_empty() => return Err(Hl7Error::MultipleMessages),
                 "BTS" | "FTS" => continue,
@@ -314,25 +320,19 @@ impl fmt::Debug for Message {
     }
 }
 
-/// Splits a text into its lines that are not empty.
-///
-/// With a CR anywhere, segments end with CR, and an LF beside it belongs to the line end. A lone LF is then a
-/// break inside a text, unless a segment seems to follow: that is refused rather than guessed, since one
-/// reading would lose a result and the other would let a note forge one.
-fn lines(text: &str) -> Result<Vec<&str>, Hl7Error> {
-    if !text.contains('\r') {
-        return Ok(text.split('\n').filter(|line| !line.is_empty()).collect());
-    }
-    let field_separator = text.trim_start_matches(['\r', '\n']).chars().nth(3).unwrap_or('|');
-    let mut lines = Vec::new();
-    for line in text.split('\r').map(|line| line.trim_matches('\n')).filter(|line| !line.is_empty()) {
-        let mut breaks = line.split('\n').skip(1).filter_map(|part| part.split_once(field_separator));
-        if breaks.any(|(name, _)| segment_name(name, field_separator).is_some()) {
-            return Err(Hl7Error::MixedLineEnds { line: lines.len() + 1 });
-        }
-        lines.push(line);
-    }
-    Ok(lines)
+/// Splits a text into its lines that are not empty. With a CR anywhere, segments end with CR, and an LF beside it
+/// belongs to the line end.
+fn lines(text: &str) -> Vec<&str> {
+    let end = if text.contains('\r') { '\r' } else { '\n' };
+    text.split(end).map(|line| line.trim_matches('\n')).filter(|line| !line.is_empty()).collect()
+}
+
+/// Whether a segment seems to follow a lone LF in a line. Such an LF is a break inside a text, and then nothing
+/// follows it that looks like a segment: what does is refused rather than guessed at, since one reading would lose a
+/// result and the other would let a note forge one.
+fn hides_segment(line: &str, field_separator: char) -> bool {
+    let mut breaks = line.split('\n').skip(1).filter_map(|part| part.split_once(field_separator));
+    breaks.any(|(name, _)| segment_name(name, field_separator).is_some())
 }
 
 /// File and batch headers have the form of MSH, and may stand before it.

@@ -39,6 +39,13 @@ fn a_line_feed_inside_a_text_is_kept_or_refused_never_guessed() {
     // Either a forged result in a note, or a segment whose end was mangled.
     let mixed = parse(format!("{header}\rNTE|1||first\nOBX|1|NM|K||6.9\rOBX|2\r"));
     assert_eq!(mixed.unwrap_err(), Hl7Error::MixedLineEnds { line: 2 });
+    // What stands before the message has no say in what a segment looks like.
+    for envelope in ["BHS", "BHS^", "FHS|^~\\&\rBHS#"] {
+        let mixed = parse(format!("{envelope}\r{header}\rNTE|1||first\nOBX|1|NM|K||6.9\r")).unwrap_err();
+        assert!(matches!(mixed, Hl7Error::MixedLineEnds { .. }), "{envelope}: {mixed}");
+    }
+    let swallowed = parse(format!("BHS|^~\\&\n{header}\rNTE|1\r{header}\r"));
+    assert_eq!(swallowed.unwrap_err(), Hl7Error::MixedLineEnds { line: 1 });
 }
 
 #[test]
