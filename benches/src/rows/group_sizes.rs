@@ -360,7 +360,7 @@ fn picture(all: &[Measured]) -> String {
     };
     let panels = [
         Panel {
-            title: "time on one core: solid its author, dashed another member (or who comes in)",
+            title: "time: solid its author, dashed another member (or who comes in)",
             unit: Unit::Milliseconds,
             lines: lines(MADE, [JOINED, PROCESSED, PROCESSED, PROCESSED]),
         },
