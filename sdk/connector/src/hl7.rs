@@ -216,7 +216,7 @@ impl Message {
         if lines.is_empty() {
             return Err(Hl7Error::Empty);
         }
-        if let Some(broken) = lines[..envelope].iter().position(|line| line.contains('\n')) {
+        if let Some(broken) = lines.iter().take(envelope).position(|line| line.contains('\n')) {
             return Err(Hl7Error::MixedLineEnds { line: broken + 1 });
         }
         let header = lines.get(envelope).filter(|line| line.starts_with("MSH")).ok_or(Hl7Error::NotHl7)?;
