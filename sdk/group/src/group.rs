@@ -57,6 +57,8 @@ pub struct GroupState {
     pub group: GroupId,
     /// What people call it.
     pub label: String,
+    /// This device has made it, and was never brought into it by another since: what it is for, nobody else has said.
+    pub made_here: bool,
     /// Its suite.
     pub suite: GroupSuite,
     /// Its epoch; for a device that is out, the last one that it was in.
@@ -277,7 +279,7 @@ impl<S: GroupStore> Operation<'_, S> {
             .sender_ratchet_configuration(ratchets())
             .with_group_context_extensions(context.extensions()?)
             .build();
-        let record = Record::new(1, suite, 0, self.now);
+        let record = Record { made_here: true, ..Record::new(1, suite, 0, self.now) };
         self.provider.storage.set_incarnation(record.incarnation);
         let mls = MlsGroup::new_with_group_id(
             &self.provider,
@@ -386,6 +388,7 @@ impl Loaded {
         Ok(GroupState {
             group: self.id,
             label: self.context.label.clone(),
+            made_here: self.record.made_here,
             suite: self.record.suite,
             epoch: self.record.epoch,
             authenticator: Digest::of(self.mls.epoch_authenticator().as_slice()),

@@ -15,6 +15,8 @@ use crate::suite::GroupSuite;
 /// A group's record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
+    /// This device has made the group, and was never brought into it by another since.
+    pub(crate) made_here: bool,
     /// How often this device has come into the group, the first time being 1.
     pub(crate) incarnation: u32,
     /// The incarnation before, while its last messages can still be read.
@@ -88,6 +90,7 @@ impl Former {
 impl Record {
     pub(crate) const fn new(incarnation: u32, suite: GroupSuite, epoch: u64, updated: UnixTime) -> Self {
         Self {
+            made_here: false,
             incarnation,
             former: None,
             suite,

@@ -86,13 +86,29 @@ impl Device {
     /// The device is out of the group, or has lost its epoch and is on its way back; a content that the format does
     /// not allow; [`DeviceError::NobodyReached`], [`DeviceError::GroupIsChanging`]; storage errors.
     pub fn send_to_group(&mut self, group: GroupId, message: &NewMessage) -> Result<MessageId, DeviceError> {
+        let id = MessageId::random(self.rng.as_mut());
+        self.send_to_group_as(group, id, message)?;
+        Ok(id)
+    }
+
+    /// [`Self::send_to_group`] under an id that the caller has chosen. What this device has written to the group under
+    /// it before stands, and is not written again.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn send_to_group_as(
+        &mut self,
+        group: GroupId,
+        id: MessageId,
+        message: &NewMessage,
+    ) -> Result<(), DeviceError> {
         for _ in 0..COMMITS_BEFORE_MESSAGE_MAX {
-            match self.write(group, message) {
+            match self.write(group, id, message) {
                 Err(DeviceError::Group(GroupError::CommitFirst)) => self.commit_now(group)?,
                 written => {
-                    let id = written?;
+                    written?;
                     self.work_on_groups()?;
-                    return Ok(id);
+                    return Ok(());
                 }
             }
         }
@@ -123,9 +139,16 @@ impl Device {
         rows.iter().map(GroupMessage::of).collect()
     }
 
-    pub(crate) fn write(&mut self, group: GroupId, message: &NewMessage) -> Result<MessageId, DeviceError> {
+    pub(crate) fn write(
+        &mut self,
+        group: GroupId,
+        id: MessageId,
+        message: &NewMessage,
+    ) -> Result<(), DeviceError> {
         self.group_work(|work| {
-            let id = MessageId::random(&mut *work.rng);
+            if work.change.has_group_message(group, work.device(), id.0)? {
+                return Ok(());
+            }
             let content = message.content(id, work.now);
             let frame = work.groups(|groups| groups.send(group, &content))?;
             let errand = Errand { message: Some(id.0), ..Errand::default() };
@@ -144,7 +167,7 @@ impl Device {
                 content: content.to_bytes()?,
             };
             work.change.put_group_message(&row, &mut *work.rng)?;
-            Ok(id)
+            Ok(())
         })
     }
 }

@@ -198,6 +198,19 @@ impl Change<'_> {
         Ok(())
     }
 
+    /// Whether `author` has written a message of this id to the group.
+    pub(crate) fn has_group_message(
+        &self,
+        group: GroupId,
+        author: DeviceId,
+        id: [u8; 16],
+    ) -> Result<bool, DeviceError> {
+        let sql =
+            "SELECT EXISTS (SELECT 1 FROM group_message WHERE group_id = ?1 AND author = ?2 AND id = ?3)";
+        let found = params![group.as_bytes(), author.as_bytes(), id];
+        Ok(self.transaction.query_row(sql, found, |row| row.get(0))?)
+    }
+
     pub(crate) fn set_message_state(
         &self,
         group: GroupId,

@@ -9,6 +9,7 @@ use sealpost_wire::member::MailboxStatement;
 use sealpost_wire::message::Suite;
 
 use super::*;
+use crate::MessageId;
 use crate::groups::commits::{Plan, PlannedMember};
 use crate::groups::conversation::NewMessage;
 use crate::groups::rows::Task;
@@ -122,7 +123,8 @@ impl Member {
 
     fn say(&mut self, group: GroupId, text: &str) {
         let message = NewMessage::Text { text: text.to_owned(), quick_replies: Vec::new() };
-        self.device.write(group, &message).unwrap();
+        let id = MessageId::random(&mut UnwrapErr(SysRng));
+        self.device.write(group, id, &message).unwrap();
     }
 
     fn texts(&mut self, group: GroupId) -> Vec<String> {
@@ -235,7 +237,10 @@ fn a_device_whose_state_was_put_back_comes_back_into_its_groups_before_it_writes
     let mut device = world.open();
     assert_eq!(device.groups().unwrap()[0].standing, Standing::Lost);
     let text = NewMessage::Text { text: "again".to_owned(), quick_replies: Vec::new() };
-    assert!(matches!(device.write(group, &text), Err(DeviceError::Group(GroupError::Lost))));
+    assert!(matches!(
+        device.write(group, MessageId([1; 16]), &text),
+        Err(DeviceError::Group(GroupError::Lost))
+    ));
     assert_eq!(device.store.group_tasks().unwrap().len(), 1, "the way back is owed");
 }
 
