@@ -2,8 +2,8 @@
 //!
 //! # In scope
 //! MLLP frames and an HL7 v2 reader, both over bytes, the result message ORU^R01, the map from patient
-//! identifiers to recipient pseudonyms, the quarantine of what must not be sent, and the mapping of a result to
-//! an [`alert::Alert`].
+//! identifiers to recipient pseudonyms, the quarantine of what must not be sent, the mapping of a result to
+//! an [`alert::Alert`], and the policy of how each category travels.
 //!
 //! # Out of scope
 //! Sealing and submitting: the alert is handed to the sender. Everything here is a pure function of its input
@@ -56,4 +56,5 @@ pub mod hl7;
 pub mod mllp;
 pub mod oru;
 pub mod patients;
+pub mod policy;
 pub mod quarantine;
