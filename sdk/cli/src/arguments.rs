@@ -1,13 +1,17 @@
 //! The command line.
 
+mod device;
+mod group;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use sealpost_wire::id::{
-    DeviceId, Digest, KeyId, NotificationId, RecipientId, SubjectId, TenantId, TicketId,
-};
+use sealpost_wire::id::{DeviceId, Digest, KeyId, RecipientId, SubjectId, TenantId, TicketId};
 use tracing_subscriber::filter::LevelFilter;
+
+pub(crate) use device::{DeviceCommand, DeviceFolder, DeviceSubcommand, PushArguments, Suites};
+pub(crate) use group::{GroupCommand, GroupSubcommand, SuiteArgument};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -40,12 +44,14 @@ Examples:
     sealpost ticket show TICKET --wait 5m
     sealpost ticket approve TICKET 12345678";
 
-const ENROL_EXAMPLES: &str = "\
-Examples:
-  sealpost device enrol - --wait 5m < link.txt
-  sealpost device --device phone-2 enrol - --suite both --p256 < link.txt
-
-Other users of a machine see the arguments of its programs: give the link on standard input.";
+const MAILBOX_EXAMPLES: &str = "\
+Example:
+  sealpost ticket new --no-qr
+  sealpost device --device mailbox enrol - < link.txt
+  sealpost ticket approve TICKET CODE
+  sealpost device --device mailbox register
+  sealpost sender mailbox laboratory --device mailbox
+  sealpost group --device mailbox new 'Ward 3'";
 
 const SEND_EXAMPLES: &str = "\
 Examples:
@@ -53,7 +59,14 @@ Examples:
   sealpost send --text 'Please call us' --recipient RECIPIENT --source visit-417 --priority critical
 
 A message whose patient is not in the map, or that cannot be read, is held (`sealpost quarantine`) and nothing is sent.
-Once the command has stored an alert it is in the outbox: with exit code 3, `sealpost outbox run` goes on with it.";
+Once the command has stored an alert it is in the outbox: with exit code 3, `sealpost outbox run` goes on with it.
+
+A category goes into the group that the sender's mailbox has made for the recipient, where policy.toml says so:
+  mailbox = \"mailbox\"
+  [categories.care-team]
+  transport = \"group\"
+All members of the group read the text; it has normal priority, and there are no receipts. Nothing is sent where the
+recipient is in no such group (`no_group`), or in several (`several_groups`). policy.toml is in the home.";
 
 const QUARANTINE_EXAMPLES: &str = "\
 Example:
@@ -123,6 +136,9 @@ pub(crate) enum Command {
     Ticket(TicketCommand),
     /// A device for the terminal
     Device(DeviceCommand),
+    /// Conversations and care teams, of a device for the terminal
+    #[command(after_help = group::EXAMPLES)]
+    Group(GroupCommand),
     /// Send a lab result or a text
     #[command(after_help = SEND_EXAMPLES)]
     Send(SendCommand),
@@ -215,6 +231,17 @@ pub(crate) enum SenderCommand {
         /// How long they are valid
         #[arg(long, default_value = "365", value_parser = clap::value_parser!(u32).range(1..=3650), value_name = "DAYS")]
         valid_days: u32,
+    },
+    /// Say that a device is a sending system's mailbox, by which it takes part in groups
+    ///
+    /// The device is enrolled like any other. Members of its groups see the sender's name, and a group is believed only
+    /// if such a mailbox is among its stewards. In groups that it is in already, they see it from its next change on.
+    #[command(after_help = MAILBOX_EXAMPLES)]
+    Mailbox {
+        /// The sender's name
+        name: SubjectId,
+        #[command(flatten)]
+        place: DeviceFolder,
     },
     /// List the sending systems
     List,
@@ -348,94 +375,6 @@ pub(crate) enum Approve {
     Ask,
     /// Countersign at once: the tenant's policy trusts the ticket alone
     Auto,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct DeviceCommand {
-    /// The folder with the device's keys and messages
-    #[arg(
-        long,
-        global = true,
-        env = "SEALPOST_DEVICE",
-        default_value = "sealpost-device",
-        value_name = "DIR"
-    )]
-    pub(crate) device: PathBuf,
-    #[command(subcommand)]
-    pub(crate) command: DeviceSubcommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum DeviceSubcommand {
-    /// Enrol with the link of a ticket, and print the code to compare
-    ///
-    /// With --json and --wait, the code is a JSON object on a line of its own, before the wait begins.
-    #[command(after_help = ENROL_EXAMPLES)]
-    Enrol {
-        /// The link; `-` reads it from standard input, where other users of this machine do not see its secret
-        link: String,
-        /// The suites that the device opens
-        #[arg(long, value_enum, default_value = "hybrid")]
-        suite: Suites,
-        /// A P-256 request key, as secure elements have it
-        #[arg(long)]
-        p256: bool,
-        /// Wait this long to be countersigned, and make the mailbox
-        #[arg(long, value_parser = duration, default_value = "0s", value_name = "TIME")]
-        wait: Duration,
-        #[command(flatten)]
-        push: PushArguments,
-    },
-    /// Make the mailbox at the relay once countersigned, or say where pushes go from now on
-    Register {
-        #[command(flatten)]
-        push: PushArguments,
-    },
-    /// Fetch, open and acknowledge what waits; show what is new
-    Sync {
-        /// Let the relay wait this long for a message
-        #[arg(long, value_parser = duration, default_value = "0s", value_name = "TIME")]
-        wait: Duration,
-        /// Like a notification extension: consume prekeys, make none
-        #[arg(long)]
-        extension: bool,
-    },
-    /// Show the newest messages on the device
-    Show {
-        /// All of them
-        #[arg(long)]
-        all: bool,
-    },
-    /// Say that a person agrees to a message, or declines; sent at once
-    Confirm {
-        /// The message
-        notification: NotificationId,
-        /// They decline
-        #[arg(long)]
-        decline: bool,
-    },
-    /// Show who the device is and how many prekeys are left
-    Status,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct PushArguments {
-    /// The app, by the name in the relay's configuration
-    #[arg(long, value_name = "APP", requires = "token")]
-    pub(crate) app: Option<String>,
-    /// The push token from Apple or Google
-    #[arg(long, value_name = "TOKEN", requires = "app", allow_hyphen_values = true)]
-    pub(crate) token: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Suites {
-    /// X-Wing: ML-KEM-768 and X25519
-    Hybrid,
-    /// X25519 alone
-    Classical,
-    /// Both, hybrid first
-    Both,
 }
 
 #[derive(Debug, Args)]

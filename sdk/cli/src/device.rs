@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use crate::arguments::{DeviceCommand, DeviceSubcommand, PushArguments, Suites};
 use crate::edge::{self, SystemClock};
 use crate::error::CliError;
+use crate::group;
 use crate::output::{Output, plain, utc};
 
 /// Bytes of a link on standard input.
@@ -28,13 +29,13 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Where a device's state is, and by which root certificates it believes its servers, if not the public ones.
 #[derive(Clone, Copy)]
-struct Place<'a> {
-    folder: &'a Path,
-    ca_file: Option<&'a Path>,
+pub(crate) struct Place<'a> {
+    pub(crate) folder: &'a Path,
+    pub(crate) ca_file: Option<&'a Path>,
 }
 
 pub(crate) fn run(command: &DeviceCommand, ca_file: Option<&Path>, output: &Output) -> Result<(), CliError> {
-    let place = Place { folder: &command.device, ca_file };
+    let place = Place { folder: &command.place.device, ca_file };
     match &command.command {
         DeviceSubcommand::Enrol { link, suite, p256, wait, push } => {
             let options = EnrolOptions {
@@ -181,6 +182,7 @@ fn sync(device: &mut Device, wait: Duration, extension: bool, output: &Output) -
     }
     let shown = device.present()?;
     shown.iter().for_each(|message| say_message(message, output));
+    let written = group::present(device, output)?;
     let mut boxes = Vec::new();
     for taken in &report.boxes {
         boxes.push(match taken {
@@ -200,18 +202,20 @@ fn sync(device: &mut Device, wait: Duration, extension: bool, output: &Output) -
             }
         });
     }
-    if shown.is_empty() && boxes.is_empty() {
+    if shown.is_empty() && written.is_empty() && boxes.is_empty() {
         output.say("Nothing new.");
     }
+    group::say_report(&report.groups, output);
     output.result(&json!({
-        "boxes": boxes, "shown": shown.iter().map(message_json).collect::<Vec<_>>(),
+        "boxes": boxes, "shown": shown.iter().map(message_json).collect::<Vec<_>>(), "group_messages": written,
+        "groups": group::report_json(&report.groups),
         "receipts_sent": report.receipts_sent, "prekeys_uploaded": refilled.as_ref().map_or(0, |done| done.uploaded),
         "prekeys_error": refilled.as_ref().err().map(|error| error.code()),
     }));
     Ok(())
 }
 
-fn open(place: Place<'_>) -> Result<Device, CliError> {
+pub(crate) fn open(place: Place<'_>) -> Result<Device, CliError> {
     let folder = place.folder;
     // Asked before anything is made: a mistyped folder stays away.
     if !folder.join("state").exists() {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use sealpost_connector::alert::AlertError;
 use sealpost_connector::patients::PatientMapError;
+use sealpost_connector::policy::PolicyError;
 use sealpost_connector::quarantine::QuarantineError;
 use sealpost_device::{DeviceError, PlatformError};
 use sealpost_sender::{PrivateFileError, SenderError};
@@ -58,6 +59,9 @@ pub(crate) enum CliError {
     /// The patient map.
     #[error(transparent)]
     Patients(#[from] PatientMapError),
+    /// The policy of categories.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// The quarantine.
     #[error(transparent)]
     Quarantine(#[from] QuarantineError),
@@ -96,6 +100,7 @@ impl CliError {
             Self::Sender(error) => error.code(),
             Self::Device(error) => error.code(),
             Self::Patients(_) => "patient_map",
+            Self::Policy(_) => "policy",
             Self::Quarantine(_) => "quarantine",
             Self::Alert(_) => "alert",
             Self::Format(error) => error.code(),

@@ -5,6 +5,7 @@
 //! enrollers/NAME.json, NAME/   an enroller's keys, and its tickets
 //! senders/NAME.json, NAME/     a sender's keys, and its outbox
 //! quarantine/                  results that were not sent
+//! policy.toml                  which categories go into groups, if any
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -24,7 +25,6 @@ use crate::error::CliError;
 /// The folder.
 pub(crate) struct Home {
     folder: PathBuf,
-    /// Root certificates of the servers, if not the public ones.
     ca_file: Option<PathBuf>,
 }
 
@@ -52,6 +52,11 @@ impl Home {
 
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Root certificates of the servers, if not the public ones.
+    pub(crate) fn ca_file(&self) -> Option<&Path> {
+        self.ca_file.as_deref()
     }
 
     fn root_path(&self) -> PathBuf {

@@ -4,6 +4,7 @@ mod arguments;
 mod device;
 mod edge;
 mod error;
+mod group;
 mod home;
 mod outbox;
 mod output;
@@ -60,6 +61,7 @@ fn run(arguments: &Arguments, output: &Output) -> Result<(), CliError> {
         Command::Consent(command) => recipient::consent(command, &home, output),
         Command::Ticket(command) => ticket::run(command, &home, output),
         Command::Device(command) => device::run(command, ca_file.as_deref(), output),
+        Command::Group(command) => group::run(command, ca_file.as_deref(), output),
         Command::Send(command) => send::run(command, &home, output),
         Command::Outbox(command) => outbox::run(command, &home, output),
         Command::Quarantine(command) => quarantine::run(command, &home, output),

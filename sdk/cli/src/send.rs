@@ -1,4 +1,7 @@
-//! `sealpost send`: lab results and texts into the outbox, and from there to the relay.
+//! `sealpost send`: lab results and texts into the outbox, and from there to the relay; or into groups, where the policy
+//! says so.
+
+mod conversation;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -8,6 +11,7 @@ use sealpost_connector::hl7::{MESSAGE_BYTES_MAX, Message, ReadOptions};
 use sealpost_connector::oru::{Oru, ProcessingId, SourceEvent as Source};
 use sealpost_connector::patients::PatientMap;
 use sealpost_connector::quarantine::Reason;
+use sealpost_device::{DeviceError, MessageState};
 use sealpost_sender::{Alert, AlertStatus, Enqueued, Sender, SenderError, SourceEvent, Stage};
 use sealpost_wire::clock::Clock as _;
 use sealpost_wire::id::{Digest, NotificationId};
@@ -21,6 +25,8 @@ use crate::home::Home;
 use crate::output::{Output, plain};
 use crate::{quarantine, status};
 
+use conversation::Conversations;
+
 /// How long a critical alert is delivered, unless told otherwise.
 const LIFETIME_CRITICAL: Duration = Duration::from_secs(24 * 3600);
 /// How long any other is.
@@ -33,18 +39,23 @@ const PAUSE: Duration = Duration::from_secs(1);
 const SEND_PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(command: &SendCommand, home: &Home, output: &Output) -> Result<(), CliError> {
+    let mut conversations = Conversations::open(home)?;
     let mut sender = home.sender(command.sender.as_deref())?;
     let mut taken = Taken::default();
     match (&command.text, &command.patients) {
         (Some(body), _) => {
             let alert = text_alert(command, body)?;
-            let enqueued = sender.enqueue(&alert)?;
-            taken.alert(alert.source.key, enqueued, output);
+            if conversations.takes(&alert.category) {
+                taken.write_to_group(&alert, &mut conversations, output)?;
+            } else {
+                let enqueued = sender.enqueue(&alert)?;
+                taken.alert(alert.source.key, enqueued, output);
+            }
         }
         (None, Some(map)) => {
-            let patients = PatientMap::load(map)?;
+            let mut ways = Ways { patients: PatientMap::load(map)?, sender: &mut sender, conversations };
             for path in &command.hl7 {
-                take_result(command, path, &patients, home, &mut sender, &mut taken, output)?;
+                take_result(command, path, home, &mut ways, &mut taken, output)?;
             }
         }
         (None, None) => return Err(CliError::Usage("--hl7 needs --patients".to_owned())),
@@ -57,6 +68,13 @@ pub(crate) fn run(command: &SendCommand, home: &Home, output: &Output) -> Result
     taken.end(&alerts, command.wait.is_some(), output)
 }
 
+/// Where results go.
+struct Ways<'w> {
+    patients: PatientMap,
+    sender: &'w mut Sender,
+    conversations: Conversations<'w>,
+}
+
 /// What became of what was to be sent.
 #[derive(Default)]
 struct Taken {
@@ -64,6 +82,12 @@ struct Taken {
     sources: Vec<String>,
     /// What the outbox said of each event.
     events: Vec<Value>,
+    /// Messages that went into groups.
+    said: Vec<Value>,
+    /// Some of those are not at the relay yet.
+    unsent: bool,
+    /// What could not go into a group, with its code.
+    refused: Vec<(String, CliError)>,
     /// Messages in the quarantine.
     held: Vec<Value>,
     /// Files that could not be read.
@@ -90,6 +114,41 @@ impl Taken {
         }
     }
 
+    /// Writes an alert to its recipient's group. What is wrong with one group does not keep what else is to be sent.
+    fn write_to_group(
+        &mut self,
+        alert: &Alert,
+        conversations: &mut Conversations<'_>,
+        output: &Output,
+    ) -> Result<(), CliError> {
+        let source = &alert.source.key;
+        match conversations.write(alert) {
+            Ok(said) => {
+                let row = said.json(source);
+                output.say(format_args!(
+                    "{}: {} in a group",
+                    plain(source),
+                    row["state"].as_str().unwrap_or("")
+                ));
+                match said.state {
+                    MessageState::Sent | MessageState::Received => {}
+                    MessageState::Sending => self.unsent = true,
+                    MessageState::Failed => {
+                        let error = CliError::state("not_sent", "the relay does not take it");
+                        self.refused.push((source.clone(), error));
+                    }
+                }
+                self.said.push(row);
+            }
+            Err(error @ (CliError::State { .. } | CliError::Device(DeviceError::Group(_)))) => {
+                output.say(format_args!("{}: not sent ({error})", plain(source)));
+                self.refused.push((source.clone(), error));
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
     /// The command's result: 0 when all of it was accepted and, if that was waited for, opened.
     fn end(self, alerts: &[AlertStatus], waited: bool, output: &Output) -> Result<(), CliError> {
         let sent = |alert: &AlertStatus| alert.submissions.iter().any(|one| one.stage == Stage::Accepted);
@@ -102,9 +161,17 @@ impl Taken {
         };
         let accepted = alerts.iter().all(sent);
         let opened = alerts.iter().all(AlertStatus::is_opened);
+        let refused: Vec<_> = self
+            .refused
+            .iter()
+            .map(|(source, error)| json!({"source": source, "code": error.code()}))
+            .collect();
         let done = json!({
-            "accepted": accepted, "opened": opened, "taken_in": self.events, "alerts": alerts, "held": self.held,
-            "unread": self.unread,
+            "accepted": accepted && !self.unsent && self.refused.is_empty(),
+            // Who has read a message of a group is not known here.
+            "opened": opened && self.said.is_empty() && self.refused.is_empty(),
+            "taken_in": self.events, "alerts": alerts,
+            "in_groups": self.said, "refused": refused, "held": self.held, "unread": self.unread,
         });
         let given_up = |alert: &AlertStatus| !sent(alert) && !alert.is_under_way();
         let (code, temporary, message) = if !self.unread.is_empty() {
@@ -113,6 +180,8 @@ impl Taken {
             let message =
                 format!("{} of the messages are held: see `sealpost quarantine list`", self.held.len());
             ("quarantined", false, message)
+        } else if let Some((_, error)) = self.refused.first() {
+            (error.code(), false, error.to_string())
         } else if alerts.iter().any(given_up) {
             ("not_sent", false, format!("an alert cannot be sent: {}", failures(&given_up)))
         } else if !accepted {
@@ -120,6 +189,10 @@ impl Taken {
             let message =
                 format!("safe in the outbox and not yet accepted ({why}): `sealpost outbox run` goes on");
             ("not_yet", true, message)
+        } else if self.unsent {
+            let message =
+                "safe in the mailbox and not yet sent: `sealpost device sync` of the mailbox goes on";
+            ("not_yet", true, message.to_owned())
         } else if waited && !opened {
             if alerts.iter().all(AlertStatus::is_settled) {
                 let message = "accepted, and not every device has opened it or ever will: see the states";
@@ -154,9 +227,8 @@ fn explained(code: &str) -> String {
 fn take_result(
     command: &SendCommand,
     path: &Path,
-    patients: &PatientMap,
     home: &Home,
-    sender: &mut Sender,
+    ways: &mut Ways<'_>,
     taken: &mut Taken,
     output: &Output,
 ) -> Result<(), CliError> {
@@ -175,12 +247,16 @@ fn take_result(
         taken.held.push(json!({"file": path, "reason": code, "id": id}));
         Ok(())
     };
-    let alerts = match map(command, &bytes, patients) {
+    let alerts = match map(command, &bytes, &ways.patients) {
         Ok(alerts) => alerts?,
         Err(reason) => return hold(&reason, taken),
     };
     for alert in alerts {
-        match sender.enqueue(&alert) {
+        if ways.conversations.takes(&alert.category) {
+            taken.write_to_group(&alert, &mut ways.conversations, output)?;
+            continue;
+        }
+        match ways.sender.enqueue(&alert) {
             Ok(enqueued) => taken.alert(alert.source.key, enqueued, output),
             Err(SenderError::SourceConflict(_)) => return hold(&Reason::SourceConflict, taken),
             Err(SenderError::Format(error)) => {

@@ -2,9 +2,14 @@
 
 use sealpost_sender::identity::SenderIdentityFile;
 use sealpost_wire::certificate::{Purpose, Role};
+use sealpost_wire::clock::Clock as _;
+use sealpost_wire::id::SubjectId;
+use sealpost_wire::member::MailboxStatement;
 use serde_json::json;
 
 use crate::arguments::SenderCommand;
+use crate::device::{self, Place};
+use crate::edge::SystemClock;
 use crate::error::CliError;
 use crate::home::{Home, Kind};
 use crate::output::{Output, utc};
@@ -45,6 +50,9 @@ pub(crate) fn run(command: &SenderCommand, home: &Home, output: &Output) -> Resu
             output.say(format_args!("The certificates of {name} are valid until {}.", utc(issuer.until())));
             output.result(&json!({"sender": name, "keys": path, "valid_until": issuer.until()}));
         }
+        SenderCommand::Mailbox { name, place } => {
+            mailbox(name, Place { folder: &place.device, ca_file: home.ca_file() }, home, output)?;
+        }
         SenderCommand::List => {
             let mut rows = vec![["SENDER".to_owned(), "CERTIFIED UNTIL".to_owned()]];
             let mut senders = Vec::new();
@@ -61,5 +69,35 @@ pub(crate) fn run(command: &SenderCommand, home: &Home, output: &Output) -> Resu
             output.result(&json!({"senders": senders}));
         }
     }
+    Ok(())
+}
+
+fn mailbox(name: &SubjectId, place: Place<'_>, home: &Home, output: &Output) -> Result<(), CliError> {
+    let path = home.key_file(Kind::Sender, &home.only(Kind::Sender, Some(name.as_str()))?)?;
+    let sender = SenderIdentityFile::read(&path)?;
+    let mut device = device::open(place)?;
+    if *device.tenant() != sender.tenant {
+        let message =
+            format!("the device is one of tenant {}, and {name} is of {}", device.tenant(), sender.tenant);
+        return Err(CliError::state("wrong_tenant", message));
+    }
+    let statement = MailboxStatement {
+        tenant: sender.tenant.clone(),
+        device: device.id(),
+        identity: device.identity(),
+        issued: SystemClock.now(),
+    };
+    let statement = statement.sign(&sender.send.key, &sender.send.certificate)?;
+    device.set_mailbox_statement(&statement)?;
+    // The key packages that others invite it by are to show it.
+    let shown = if device.is_admitted() { device.maintain_prekeys().map(drop) } else { Ok(()) };
+    shown.map_err(|error| CliError::Partly {
+        code: error.code().to_owned(),
+        message: format!("the statement is stored and shown from the next sync on: {error}"),
+        temporary: error.is_temporary(),
+        done: json!({"sender": name, "device": device.id(), "stored": true}),
+    })?;
+    output.say(format_args!("Device {} is the mailbox of {name}.", device.id()));
+    output.result(&json!({"sender": name, "device": device.id()}));
     Ok(())
 }

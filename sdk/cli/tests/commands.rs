@@ -108,6 +108,15 @@ fn every_command_has_help() {
     );
 }
 
+const GROUP_MISTAKES: [&[&str]; 6] = [
+    &["group"],
+    &["group", "add", "Ward 3"],
+    &["group", "remove", "Ward 3", "the doctor"],
+    &["group", "send", "Ward 3", "Come", "--offer", "yes"],
+    &["group", "send", "Ward 3", "Come", "--offer", "=Yes"],
+    &["group", "reply", "Ward 3", "12", "yes"],
+];
+
 /// Names and descriptions below `Commands:`, without `help` itself.
 fn subcommands(help: &str) -> Vec<(String, String)> {
     let list =
@@ -124,6 +133,8 @@ fn mistakes_on_the_command_line_exit_with_2() {
     let desk = Desk::new();
     for arguments in
         [&["nonsense"][..], &["send"], &["tenant", "init", "St Mary"], &["send", "--hl7", "a"], &["ticket"]]
+            .into_iter()
+            .chain(GROUP_MISTAKES.iter().copied())
     {
         let ran = desk.run(arguments);
         assert_eq!(ran.code(), 2, "{arguments:?}");
@@ -276,6 +287,50 @@ fn bad_links_and_missing_devices_are_told_in_one_line() {
     assert!(ran.stderr().starts_with("sealpost: no device is enrolled in "), "{}", ran.stderr());
     assert!(!desk.path("sealpost-device").exists(), "a look at a missing device leaves a folder behind");
     assert_eq!(desk.run(&["device", "show", "--json"]).json()["error"]["code"], "not_enrolled");
+    for arguments in [
+        &["group", "list"][..],
+        &["group", "new", "Ward 3"],
+        &["group", "send", "Ward 3", "Come"],
+        &["group", "show", "Ward 3", "--device", "elsewhere"],
+    ] {
+        let ran = desk.run(&[arguments, &["--json"]].concat());
+        let code = ran.json()["error"]["code"].clone();
+        assert_eq!((ran.code(), code), (1, Value::from("not_enrolled")), "{arguments:?}");
+    }
+    assert!(!desk.path("sealpost-device").exists() && !desk.path("elsewhere").exists());
+}
+
+#[test]
+fn a_category_that_goes_into_groups_is_not_sent_in_another_way() {
+    let desk = Desk::with_tenant();
+    let policy = desk.path("sealpost-home/policy.toml");
+    let recipient = "ab".repeat(16);
+    let send = ["send", "--text", "Call us", "--recipient", &recipient, "--category", "care-team", "--json"];
+    for (text, code) in [
+        ("[categories.care-team]\ntransport = \"group\"\n", "policy"),
+        ("mailbox = \"m\"\n[categories.care-team]\ntransport = \"mls\"\n", "policy"),
+        ("mailbox = \"m\"\n[categories.care-team]\ntransport = \"group\"\n", "not_enrolled"),
+    ] {
+        fs::write(&policy, text).expect("a file");
+        let ran = desk.run(&send);
+        assert_eq!((ran.code(), ran.json()["error"]["code"].as_str()), (1, Some(code)), "{text}");
+    }
+    let alerts =
+        |desk: &Desk| desk.run(&["status", "--json"]).done().json()["alerts"].as_array().map(Vec::len);
+    assert_eq!(alerts(&desk), Some(0));
+    // Other categories are sealed as ever.
+    let other = ["send", "--text", "Call us", "--recipient", &recipient, "--json"];
+    assert_eq!((desk.run(&other).code(), alerts(&desk)), (3, Some(1)));
+}
+
+#[test]
+fn a_mailbox_needs_a_sender_and_a_device() {
+    let desk = Desk::with_tenant();
+    for (name, code) in [("laboratory", "not_enrolled"), ("pharmacy", "unknown_name")] {
+        let ran = desk.run(&["sender", "mailbox", name, "--device", "mailbox", "--json"]);
+        assert_eq!((ran.code(), ran.json()["error"]["code"].as_str()), (1, Some(code)), "{name}");
+    }
+    assert!(!desk.path("mailbox").exists());
 }
 
 /// A laboratory's message, and a map that knows its patient.
