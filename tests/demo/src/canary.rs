@@ -5,6 +5,8 @@ use rand_core::CryptoRng;
 use sealpost_connector::hl7::{Location, Message, WriteError};
 use sealpost_connector::oru::is_content;
 
+use crate::report::Needle;
+
 /// Letters of a canary in words.
 const LETTERS: usize = 20;
 /// Digits of a canary in a number.
@@ -23,6 +25,25 @@ pub(crate) struct Canary {
     planted: String,
     /// What stood there before.
     original: String,
+}
+
+impl Canary {
+    /// A canary before `text`, which stands in what is called `field`.
+    pub(crate) fn before(text: &str, field: &str, rng: &mut dyn CryptoRng) -> Self {
+        let canary = random(b"abcdefghijklmnopqrstuvwxyz", LETTERS, rng);
+        let planted = format!("{canary} {text}");
+        Self { text: canary, field: field.to_owned(), planted, original: text.to_owned() }
+    }
+
+    /// The text with its canary.
+    pub(crate) fn planted(&self) -> &str {
+        &self.planted
+    }
+
+    /// What is looked for.
+    pub(crate) fn needle(&self) -> Needle<'_> {
+        Needle { name: &self.field, bytes: self.text.as_bytes() }
+    }
 }
 
 /// Plants a canary in every content field of `message`, and in the patient's identifiers. Numbers stay numbers: theirs

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
+use sealpost_device::Device;
 use sealpost_sender::enroller::{Claim, Countersigned, Enroller, Ticket};
 use sealpost_sender::identity::{CertifiedKey, EnrollerIdentityFile, SenderIdentityFile, StorageKey};
 use sealpost_sender::{
@@ -16,8 +17,9 @@ use sealpost_wire::base64url::Base64Url;
 use sealpost_wire::certificate::{Certificate, Purpose, Role};
 use sealpost_wire::clock::Clock as _;
 use sealpost_wire::delivery::DeliveryState;
-use sealpost_wire::id::{CertificateId, RecipientId, SubjectId, TenantId};
+use sealpost_wire::id::{CertificateId, DeviceId, RecipientId, SubjectId, TenantId};
 use sealpost_wire::key::{RequestKey, SigningKey};
+use sealpost_wire::member::MailboxStatement;
 use sealpost_wire::ticket::EnrolmentLink;
 
 use crate::clock::{SystemClock, system_clock, system_rng};
@@ -52,8 +54,8 @@ pub(crate) struct Tenant {
 pub(crate) struct Hospital {
     enroller: Enroller,
     sender: Sender,
-    /// The patient, by a random pseudonym.
-    pub(crate) recipient: RecipientId,
+    /// Signs what the sending system says.
+    send: CertifiedKey,
 }
 
 impl Tenant {
@@ -123,10 +125,11 @@ impl Tenant {
             roots: sealpost_sender::ServerRoots::public(),
         };
         let options = SenderOptions::default();
+        let send = sender.send.clone();
         Ok(Hospital {
             enroller: Enroller::open(enroller, &enrollers.join(ENROLLER), parts.clone())?,
             sender: Sender::open(sender, &senders.join(SENDER), options, parts)?,
-            recipient: RecipientId::random(system_rng().as_mut()),
+            send,
         })
     }
 
@@ -149,8 +152,8 @@ impl Tenant {
 }
 
 impl Hospital {
-    /// Records that the patient agrees to be told of a category.
-    pub(crate) fn record_consent(&self, category: &str) -> Result<(), DemoError> {
+    /// Records that `recipient` agrees to be told of a category.
+    pub(crate) fn record_consent(&self, recipient: RecipientId, category: &str) -> Result<(), DemoError> {
         let consent = Consent {
             granted: true,
             given_at: SystemClock.now(),
@@ -158,15 +161,33 @@ impl Hospital {
             method: "portal".to_owned(),
             document: None,
         };
-        let recorded = self.enroller.put_consent(self.recipient, category, &consent);
+        let recorded = self.enroller.put_consent(recipient, category, &consent);
         recorded.map_err(|error| DemoError::failed("cannot record the consent", error))
     }
 
-    /// A ticket for one of the patient's phones, and the link that the portal shows.
-    pub(crate) fn new_ticket(&self) -> Result<(Ticket, String), DemoError> {
-        let made: Result<(Ticket, EnrolmentLink), _> = self.enroller.new_ticket(self.recipient);
+    /// A ticket for a device of `recipient`, and the link that the portal shows.
+    pub(crate) fn new_ticket(&self, recipient: RecipientId) -> Result<(Ticket, String), DemoError> {
+        let made: Result<(Ticket, EnrolmentLink), _> = self.enroller.new_ticket(recipient);
         let (ticket, link) = made.map_err(|error| DemoError::failed("cannot make a ticket", error))?;
         Ok((ticket, link.to_url(PORTAL_PAGE)))
+    }
+
+    /// The sending system's word that `device` is its mailbox.
+    pub(crate) fn mailbox_statement(&self, device: &Device) -> Result<Vec<u8>, DemoError> {
+        let statement = MailboxStatement {
+            tenant: device.tenant().clone(),
+            device: device.id(),
+            identity: device.identity(),
+            issued: SystemClock.now(),
+        };
+        let signed = statement.sign(&self.send.key, &self.send.certificate);
+        signed.map_err(|error| DemoError::failed("cannot sign a mailbox statement", error))
+    }
+
+    /// Tells both servers that a device is lost.
+    pub(crate) fn revoke(&self, device: DeviceId) -> Result<(), DemoError> {
+        let revoked = self.enroller.revoke(&[], &[device]);
+        revoked.map(drop).map_err(|error| DemoError::failed("cannot revoke a phone", error))
     }
 
     /// The phone that claimed `ticket`.

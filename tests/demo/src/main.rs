@@ -1,11 +1,12 @@
 //! `cargo demo`: a lab result on its way from a hospital to a patient's two phones, with both servers and emulators of
 //! Apple's and Google's push services as processes of their own; then the search for its plaintext everywhere outside the
-//! phones.
+//! phones. With `--mls` a care team talks instead (`care`).
 //!
-//! The flow is in `scenario`: `result` (the message, with canaries) → `hospital` (seals and sends) → relay → emulators →
+//! The flow of a result is in `scenario`: `result` (the message, with canaries) → `hospital` (seals and sends) → relay → emulators →
 //! `phone` (opens) → receipts → `report` (the search).
 
 mod canary;
+mod care;
 mod clock;
 mod emulators;
 mod error;
@@ -17,11 +18,13 @@ mod process;
 mod programs;
 mod report;
 mod result;
+mod running;
 mod scenario;
 mod screen;
 mod search;
 mod site;
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -31,15 +34,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
+use serde::Serialize;
 use tempfile::TempDir;
 
+use crate::canary::Canary;
+use crate::care::{CareReport, CareTeam, Script};
 use crate::error::DemoError;
 use crate::plant::{Encoding, Place, Planted};
 use crate::process::Processes;
 use crate::programs::Programs;
-use crate::report::{Report, Search};
+use crate::report::{Needle, Report, Search, Searched};
 use crate::result::LabResult;
-use crate::scenario::Scenario;
+use crate::scenario::{Delivery, Scenario};
 use crate::screen::say;
 use crate::site::Site;
 
@@ -49,8 +55,11 @@ use crate::site::Site;
 /// Every content field of the result gets a random canary, which is looked for as it is, in hexadecimal, in UTF-16 and in
 /// base64, in files, in every row of the stores, in logs, metrics and pushes.
 ///
-/// Exit code 0: both phones opened it and no plaintext was found. 1: something did not work, or plaintext was found.
-/// 2: something that you have to provide is missing.
+/// With --mls, a care team talks in a group (MLS, RFC 9420): a patient, a nurse, a doctor on call and the laboratory's
+/// mailbox. The doctor's phone is lost and revoked, and reads nothing of what is written later.
+///
+/// Exit code 0: everything that it shows is so, and no plaintext was found. 1: something did not work or is not so, or
+/// plaintext was found. 2: something that you have to provide is missing.
 #[derive(Parser, Debug)]
 #[command(name = "cargo demo", version, args_conflicts_with_subcommands = true)]
 struct Arguments {
@@ -60,6 +69,9 @@ struct Arguments {
     /// patient is taken for the demo's. Without it, a sample with a critical potassium is sent.
     #[arg(long, value_name = "FILE")]
     hl7: Option<PathBuf>,
+    /// Show a care team that talks in a group, and whose doctor's phone is revoked, instead of a result.
+    #[arg(long, conflicts_with_all = ["hl7", "stay"])]
+    mls: bool,
     /// Print the result as one JSON object on the last line; {"error": …} if there is none.
     #[arg(long)]
     json: bool,
@@ -92,7 +104,7 @@ enum Part {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::parse_from(given(std::env::args_os()));
     if let Some(Part::Phone(arguments)) = &arguments.part {
         return phone::run(arguments);
     }
@@ -115,52 +127,95 @@ fn main() -> ExitCode {
     }
 }
 
+/// The arguments as they are meant: `cargo demo` stands for a command with a `--` already, and
+/// `cargo demo -- --mls` brings another. Nothing of the demo's stands behind one.
+fn given(arguments: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    arguments.filter(|argument| argument != "--")
+}
+
 fn run(arguments: &Arguments, interrupted: &Arc<AtomicBool>) -> Result<bool, DemoError> {
     // What is cheap to refuse is refused before anything is built.
-    let result = LabResult::read(arguments.hl7.as_deref())?;
+    let result = if arguments.mls { None } else { Some(LabResult::read(arguments.hl7.as_deref())?) };
     let programs = match &arguments.programs {
         Some(folder) => Programs::find(folder, arguments.stay)?,
         None => Programs::build(arguments.stay)?,
     };
     let started = Instant::now();
     let folder = Folder::create(arguments)?;
+    let guard = Guard::new(&folder, arguments.stay, interrupted)?;
+    let in_all = || u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let Some(result) = result else {
+        let script = Script::new();
+        let shown = CareTeam::show(&folder.site, &guard.processes, &programs, &script)?;
+        let group = Needle { name: "the group's id", bytes: shown.group.as_bytes() };
+        let searched = search(arguments, &folder.site, script.canaries(), &[group])?;
+        let report = CareReport::new(shown, script.canaries(), searched, in_all(), folder.kept_path());
+        report.print();
+        tell(arguments, &folder, &report)?;
+        return Ok(report.is_good());
+    };
+    let delivery = show_delivery(arguments, &folder, &guard, &programs, &result)?;
+    let searched = search(arguments, &folder.site, &result.canaries, &[])?;
+    let report = Report::new(&delivery, &result.canaries, searched, in_all(), folder.kept_path());
+    report.print();
+    tell(arguments, &folder, &report)?;
+    Ok(report.is_good())
+}
+
+/// Sends a result, and lets it all stay if somebody wants to try more.
+fn show_delivery(
+    arguments: &Arguments,
+    folder: &Folder,
+    guard: &Guard,
+    programs: &Programs,
+    result: &LabResult,
+) -> Result<Delivery, DemoError> {
     let site = &folder.site;
     fs::write(site.input().join("result.hl7"), &result.bytes)
         .map_err(|error| DemoError::missing(site.input().display(), error))?;
-    let guard = Guard::new(&folder, arguments.stay, interrupted)?;
-
-    let mut scenario = Scenario::start(site, &guard.processes, &programs)?;
+    let mut scenario = Scenario::start(site, &guard.processes, programs)?;
     say("");
-    let delivery = scenario.deliver(&result)?;
+    let delivery = scenario.deliver(result)?;
     if arguments.stay {
-        scenario.print_commands(&result)?;
-        scenario.stay(&result, &guard.told);
+        scenario.print_commands(result)?;
+        scenario.stay(result, &guard.told);
     }
     scenario.end()?;
+    Ok(delivery)
+}
 
+/// Plants what is to be planted, and searches everything outside the phones for the canaries and for `others`.
+fn search(
+    arguments: &Arguments,
+    site: &Site,
+    canaries: &[Canary],
+    others: &[Needle<'_>],
+) -> Result<Searched, DemoError> {
     let planted = Planted::all(&arguments.plant, &arguments.plant_in);
     for one in &planted {
-        one.plant(site, &result.canaries)
-            .map_err(|error| DemoError::failed("cannot plant a canary", error))?;
+        one.plant(site, canaries).map_err(|error| DemoError::failed("cannot plant a canary", error))?;
     }
     say(&format!(
         "\nSearching everything outside the phones for {} canaries: as they are, in hex, UTF-16 and base64",
-        result.canaries.len()
+        canaries.len()
     ));
-    let search = Search::run(site, &result.canaries)?;
-    search.print(&result.canaries);
-    let in_all = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let report = Report::new(&delivery, &result.canaries, &search, planted, in_all, folder.kept_path());
+    let needles: Vec<_> = canaries.iter().map(Canary::needle).chain(others.iter().copied()).collect();
+    let search = Search::run(site, &needles)?;
+    search.print();
     say("");
-    report.print();
+    Ok(Searched::new(&search, planted))
+}
+
+/// Says where everything is, and the result as one JSON object, if that is wanted.
+fn tell(arguments: &Arguments, folder: &Folder, report: &impl Serialize) -> Result<(), DemoError> {
     if let Some(kept) = folder.kept_path() {
         say(&format!("      everything is in {}", kept.display()));
     }
     if arguments.json {
-        let line = serde_json::to_string(&report);
+        let line = serde_json::to_string(report);
         say(&line.map_err(|error| DemoError::failed("the result has no JSON form", error))?);
     }
-    Ok(report.is_good())
+    Ok(())
 }
 
 /// The folder of the run; a temporary one goes with the program.

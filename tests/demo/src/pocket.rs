@@ -1,19 +1,24 @@
-//! The patient's phones, as the demo sees them from outside: it starts them, reads their screens, and holds their inputs.
+//! The phones, as the demo sees them from outside: it starts them, reads their screens, and holds their inputs.
 
 use std::process::Command;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use rand_core::Rng as _;
+use sealpost_wire::id::RecipientId;
 
 use crate::clock::system_rng;
 use crate::emulators::Provider;
 use crate::error::DemoError;
-use crate::phone::PhoneEvent;
+use crate::hospital::Hospital;
+use crate::phone::{PhoneEvent, PhoneOrder};
 use crate::process::{Output, Process, Processes};
+use crate::screen::say;
 use crate::site::{ANDROID_APP, IOS_APP, Site};
 
+/// How long the phones may take to enrol.
+const ENROLMENT_DEADLINE: Duration = Duration::from_secs(30);
 /// Bytes of an APNs device token.
 const APNS_TOKEN_BYTES: usize = 32;
 /// Random bytes of an FCM registration token.
@@ -30,16 +35,26 @@ pub(crate) struct Model {
     p256: bool,
     /// Whose pushes it gets.
     pub(crate) provider: Provider,
+    /// Whether it can be invited into groups.
+    groups: bool,
 }
 
-/// The patient's phones.
+/// The phones of the patient who gets a result.
 pub(crate) const MODELS: [Model; 2] = [
-    Model { name: "iPhone", app: IOS_APP, p256: true, provider: Provider::Apns },
-    Model { name: "Android", app: ANDROID_APP, p256: false, provider: Provider::Fcm },
+    Model { name: "iPhone", app: IOS_APP, p256: true, provider: Provider::Apns, groups: false },
+    Model { name: "Android", app: ANDROID_APP, p256: false, provider: Provider::Fcm, groups: false },
+];
+
+/// The phones of a care team.
+pub(crate) const TEAM: [Model; 3] = [
+    Model { name: "patient", app: IOS_APP, p256: true, provider: Provider::Apns, groups: true },
+    Model { name: "nurse", app: ANDROID_APP, p256: false, provider: Provider::Fcm, groups: true },
+    Model { name: "doctor", app: IOS_APP, p256: true, provider: Provider::Apns, groups: true },
 ];
 
 /// The phones at work.
 pub(crate) struct Pocket {
+    models: &'static [Model],
     phones: Vec<Phone>,
     screens: Receiver<(usize, Option<PhoneEvent>)>,
     sender: Sender<(usize, Option<PhoneEvent>)>,
@@ -53,14 +68,53 @@ struct Phone {
 }
 
 impl Pocket {
-    /// No phone yet.
-    pub(crate) fn new() -> Self {
+    /// No phone yet; they will be these.
+    pub(crate) fn new(models: &'static [Model]) -> Self {
         let (sender, screens) = channel();
-        Self { phones: Vec::new(), screens, sender, events: Vec::new() }
+        Self { models, phones: Vec::new(), screens, sender, events: Vec::new() }
     }
 
-    /// Starts the next of [`MODELS`], and hands it its enrolment link.
-    pub(crate) fn add(
+    /// Starts the phones, each with a ticket of its recipient, and lets them in once their codes were compared.
+    pub(crate) fn enrol(
+        &mut self,
+        hospital: &Hospital,
+        recipients: &[RecipientId],
+        processes: &Processes,
+        site: &Site,
+        control_url: &str,
+    ) -> Result<Vec<String>, DemoError> {
+        let until = Instant::now() + ENROLMENT_DEADLINE;
+        let mut tickets = Vec::new();
+        for recipient in recipients {
+            let (ticket, link) = hospital.new_ticket(*recipient)?;
+            self.add(processes, site, control_url, &link)?;
+            tickets.push(ticket);
+        }
+        for (phone, ticket) in tickets.iter().enumerate() {
+            let code = self.await_code(phone, until)?;
+            let claim = hospital.await_claim(ticket)?;
+            if claim.code != code {
+                return Err(DemoError::Failed("phone and portal show different codes".to_owned()));
+            }
+            hospital.countersign(ticket, &code)?;
+        }
+        let mut devices = Vec::new();
+        for phone in 0..tickets.len() {
+            let device = self.await_enrolled(phone, until)?;
+            let name = self.name(phone);
+            say(&format!("Enrolled   {name}, device {device}; codes on phone and portal were compared"));
+            devices.push(device);
+        }
+        Ok(devices)
+    }
+
+    /// What the timeline calls a phone.
+    pub(crate) fn name(&self, phone: usize) -> &'static str {
+        self.models[phone].name
+    }
+
+    /// Starts the next phone, and hands it its enrolment link.
+    fn add(
         &mut self,
         processes: &Processes,
         site: &Site,
@@ -68,7 +122,7 @@ impl Pocket {
         link: &str,
     ) -> Result<(), DemoError> {
         let index = self.phones.len();
-        let model = MODELS[index];
+        let model = self.models[index];
         let own =
             std::env::current_exe().map_err(|error| DemoError::failed("cannot start a phone", error))?;
         let token = push_token(model.provider);
@@ -79,6 +133,9 @@ impl Pocket {
         command.args(["--app", model.app, &format!("--push-token={token}"), "--control", control_url]);
         if model.p256 {
             command.arg("--p256");
+        }
+        if model.groups {
+            command.arg("--groups");
         }
         let mut process = processes.start(&name, command, &site.logs(), Output::Private)?;
         // By its input, not its arguments: those can be seen by every process of the machine.
@@ -96,8 +153,15 @@ impl Pocket {
         Ok(())
     }
 
+    /// Has the person at a phone do something on it.
+    pub(crate) fn tell(&mut self, phone: usize, order: &PhoneOrder) -> Result<(), DemoError> {
+        let line = serde_json::to_string(order);
+        let line = line.map_err(|error| DemoError::failed("an order has no JSON form", error))?;
+        self.phones[phone].process.tell(&line)
+    }
+
     /// The code that a phone shows once it has claimed its ticket.
-    pub(crate) fn await_code(&mut self, phone: usize, until: Instant) -> Result<String, DemoError> {
+    fn await_code(&mut self, phone: usize, until: Instant) -> Result<String, DemoError> {
         self.await_event(phone, until, "claim its ticket", |event| match event {
             PhoneEvent::Claimed { code } => Some(code.clone()),
             _ => None,
@@ -105,7 +169,7 @@ impl Pocket {
     }
 
     /// The id of a phone once it is enrolled.
-    pub(crate) fn await_enrolled(&mut self, phone: usize, until: Instant) -> Result<String, DemoError> {
+    fn await_enrolled(&mut self, phone: usize, until: Instant) -> Result<String, DemoError> {
         self.await_event(phone, until, "enrol", |event| match event {
             PhoneEvent::Enrolled { device } => Some(device.clone()),
             _ => None,
@@ -165,7 +229,11 @@ impl Pocket {
         opened.len() >= messages
     }
 
-    fn await_event<T>(
+    /// Waits for something to happen on a phone, whether or not it has already.
+    ///
+    /// # Errors
+    /// It does not by then, or a phone gives up meanwhile.
+    pub(crate) fn await_event<T>(
         &mut self,
         phone: usize,
         until: Instant,
@@ -175,7 +243,7 @@ impl Pocket {
         let mut looked_at = 0;
         loop {
             for (owner, event) in &self.events[looked_at..] {
-                let name = MODELS[*owner].name;
+                let name = self.models[*owner].name;
                 match event {
                     // One that cannot go on ends the demo, whichever is looked at.
                     PhoneEvent::Failed { error } => {
@@ -191,7 +259,7 @@ impl Pocket {
             }
             looked_at = self.events.len();
             if !self.take_event(until) {
-                let what = format!("the {} did not {what}", MODELS[phone].name);
+                let what = format!("the {} did not {what}", self.models[phone].name);
                 let words = self.phones.iter().map(|phone| phone.process.last_words()).collect::<Vec<_>>();
                 return Err(DemoError::failed(what, words.join("; ")));
             }

@@ -17,16 +17,27 @@ use crate::site::{Site, UNSEARCHED};
 /// Findings that are printed one by one.
 const FINDINGS_SHOWN: usize = 20;
 
+/// Something that must not be found.
+#[derive(Clone, Copy)]
+pub(crate) struct Needle<'n> {
+    /// What it is called in the result.
+    pub(crate) name: &'n str,
+    /// Its bytes.
+    pub(crate) bytes: &'n [u8],
+}
+
 /// What was searched, by the folders of the run.
 pub(crate) struct Search {
+    /// What was looked for.
+    names: Vec<String>,
     areas: Vec<(String, Area)>,
 }
 
 impl Search {
     /// Searches everything in the folder of the run but what the patient and the hospital themselves have.
-    pub(crate) fn run(site: &Site, canaries: &[Canary]) -> Result<Self, DemoError> {
+    pub(crate) fn run(site: &Site, needles: &[Needle<'_>]) -> Result<Self, DemoError> {
         let failed = |error: &dyn std::fmt::Display| DemoError::failed("the search", error);
-        let searcher = Searcher::new(canaries.iter().map(|canary| canary.text.as_str()));
+        let searcher = Searcher::new(needles.iter().map(|needle| needle.bytes));
         let searcher = searcher.map_err(|error| failed(&error))?;
         let mut areas = Vec::new();
         for name in folders(site.root()).map_err(|error| failed(&error))? {
@@ -35,7 +46,7 @@ impl Search {
             searched.map_err(|error| failed(&error))?;
             areas.push((name, area));
         }
-        Ok(Self { areas })
+        Ok(Self { names: needles.iter().map(|needle| needle.name.to_owned()).collect(), areas })
     }
 
     /// Everything that was found.
@@ -44,7 +55,7 @@ impl Search {
     }
 
     /// Prints a table of what was searched, and the findings.
-    pub(crate) fn print(&self, canaries: &[Canary]) {
+    pub(crate) fn print(&self) {
         say(&format!("  {:<34} {:>7} {:>9} {:>13} {:>7}", "where", "files", "values", "bytes", "found"));
         let row = |name: &str, numbers: [u64; 4]| {
             let [files, values, bytes, found] = numbers.map(grouped);
@@ -55,9 +66,15 @@ impl Search {
         }
         row("in all", self.totals());
         for finding in self.findings().take(FINDINGS_SHOWN) {
-            let Leak { field, form, place, offset } = Leak::of(finding, canaries);
-            say(&format!("  FOUND: the canary of {field}, as {form:?}, in {place}, {offset} bytes in"));
+            let Leak { field, form, place, offset } = self.leak(finding);
+            say(&format!("  FOUND: {field}, as {form:?}, in {place}, {offset} bytes in"));
         }
+    }
+
+    fn leak(&self, finding: &Finding) -> Leak {
+        let Finding { text, form, place, offset } = finding;
+        let field = self.names.get(*text).cloned().unwrap_or_default();
+        Leak { field, form: *form, place: place.clone(), offset: *offset }
     }
 
     /// Files, values, bytes and findings.
@@ -101,6 +118,11 @@ fn described(folder: &str) -> &str {
     }
 }
 
+/// Whether something is as it should be.
+pub(crate) const fn verdict(good: bool) -> &'static str {
+    if good { "OK  " } else { "FAIL" }
+}
+
 /// A finding, as the result tells it.
 #[derive(Serialize)]
 struct Leak {
@@ -111,33 +133,11 @@ struct Leak {
     offset: u64,
 }
 
-impl Leak {
-    fn of(finding: &Finding, canaries: &[Canary]) -> Self {
-        let Finding { text, form, place, offset } = finding;
-        let field = canaries.get(*text).map_or_else(String::new, |canary| canary.field.clone());
-        Self { field, form: *form, place: place.clone(), offset: *offset }
-    }
-}
-
-/// The result of the demo: the last line of standard output with `--json`.
+/// What the search says, in a result.
 #[derive(Serialize)]
-pub(crate) struct Report {
-    /// Phones that opened every message.
-    opened: usize,
-    /// Phones that there were.
-    devices: usize,
+pub(crate) struct Searched {
     /// How often a canary was found outside the phones.
     plaintext_found_outside_devices: usize,
-    /// From the relay's 202 until the last phone had opened the message.
-    milliseconds_accept_to_opened: Option<u64>,
-    /// Messages that were sent: one for each order of the result.
-    messages: usize,
-    /// Receipts that the sender verified.
-    receipts_verified: usize,
-    /// Fields that had a canary.
-    canaries: usize,
-    /// Canaries that every phone had in what it opened.
-    canaries_on_devices: usize,
     searched_files: u64,
     searched_values: u64,
     searched_bytes: u64,
@@ -151,35 +151,15 @@ pub(crate) struct Report {
     /// Findings that nothing was planted for.
     #[serde(skip)]
     unexplained: usize,
-    /// From the start, after the programs were built, to the end.
-    milliseconds_in_all: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    folder: Option<PathBuf>,
 }
 
-impl Report {
-    /// The result of a delivery and a search.
-    pub(crate) fn new(
-        delivery: &Delivery,
-        canaries: &[Canary],
-        search: &Search,
-        planted: Vec<Planted>,
-        milliseconds_in_all: u64,
-        folder: Option<PathBuf>,
-    ) -> Self {
+impl Searched {
+    /// What `search` found of `planted`, and beside it.
+    pub(crate) fn new(search: &Search, planted: Vec<Planted>) -> Self {
         let [searched_files, searched_values, searched_bytes, _] = search.totals();
         let findings: Vec<&Finding> = search.findings().collect();
-        let everywhere =
-            |canary: &&Canary| delivery.opened_texts.iter().all(|text| text.contains(&canary.text));
         Self {
-            opened: delivery.opened,
-            devices: MODELS.len(),
             plaintext_found_outside_devices: findings.len(),
-            milliseconds_accept_to_opened: delivery.milliseconds_accept_to_opened,
-            messages: delivery.messages,
-            receipts_verified: delivery.receipts_verified,
-            canaries: canaries.len(),
-            canaries_on_devices: canaries.iter().filter(everywhere).count(),
             searched_files,
             searched_values,
             searched_bytes,
@@ -191,7 +171,74 @@ impl Report {
                 .filter(|finding| !planted.iter().any(|one| one.explains(finding)))
                 .count(),
             planted,
-            findings: findings.iter().map(|finding| Leak::of(finding, canaries)).collect(),
+            findings: findings.iter().map(|finding| search.leak(finding)).collect(),
+        }
+    }
+
+    /// Whether all that was planted was found, and nothing else.
+    pub(crate) fn is_as_expected(&self) -> bool {
+        self.unexplained == 0 && self.planted_found.unwrap_or_default() == self.planted.len()
+    }
+
+    /// What was found, in words.
+    pub(crate) fn said(&self) -> String {
+        match (self.planted_found, self.plaintext_found_outside_devices) {
+            (Some(planted), _) => format!(
+                "{planted} of {} planted canaries found; plaintext found {} times beside them",
+                self.planted.len(),
+                self.unexplained
+            ),
+            (None, 0) => "no plaintext found outside the phones".to_owned(),
+            (None, found) => format!("plaintext FOUND {found} times outside the phones"),
+        }
+    }
+}
+
+/// The result of the demo: the last line of standard output with `--json`.
+#[derive(Serialize)]
+pub(crate) struct Report {
+    /// Phones that opened every message.
+    opened: usize,
+    /// Phones that there were.
+    devices: usize,
+    /// From the relay's 202 until the last phone had opened the message.
+    milliseconds_accept_to_opened: Option<u64>,
+    /// Messages that were sent: one for each order of the result.
+    messages: usize,
+    /// Receipts that the sender verified.
+    receipts_verified: usize,
+    /// Fields that had a canary.
+    canaries: usize,
+    /// Canaries that every phone had in what it opened.
+    canaries_on_devices: usize,
+    #[serde(flatten)]
+    searched: Searched,
+    /// From the start, after the programs were built, to the end.
+    milliseconds_in_all: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    folder: Option<PathBuf>,
+}
+
+impl Report {
+    /// The result of a delivery and a search.
+    pub(crate) fn new(
+        delivery: &Delivery,
+        canaries: &[Canary],
+        searched: Searched,
+        milliseconds_in_all: u64,
+        folder: Option<PathBuf>,
+    ) -> Self {
+        let everywhere =
+            |canary: &&Canary| delivery.opened_texts.iter().all(|text| text.contains(&canary.text));
+        Self {
+            opened: delivery.opened,
+            devices: MODELS.len(),
+            milliseconds_accept_to_opened: delivery.milliseconds_accept_to_opened,
+            messages: delivery.messages,
+            receipts_verified: delivery.receipts_verified,
+            canaries: canaries.len(),
+            canaries_on_devices: canaries.iter().filter(everywhere).count(),
+            searched,
             milliseconds_in_all,
             folder,
         }
@@ -204,7 +251,6 @@ impl Report {
 
     /// Prints the result for a person.
     pub(crate) fn print(&self) {
-        let verdict = |good| if good { "OK  " } else { "FAIL" };
         let devices = self.devices;
         let within = self.milliseconds_accept_to_opened;
         let within =
@@ -216,19 +262,10 @@ impl Report {
             self.receipts_verified,
             devices * self.messages,
         ));
-        let found = self.plaintext_found_outside_devices;
-        let found = match (self.planted_found, found) {
-            (Some(planted), _) => format!(
-                "{planted} of {} planted canaries found; plaintext found {} times beside them",
-                self.planted.len(),
-                self.unexplained
-            ),
-            (None, 0) => "no plaintext found outside the phones".to_owned(),
-            (None, found) => format!("plaintext FOUND {found} times outside the phones"),
-        };
         say(&format!(
-            "{}  {found}; {} of {} canaries reached every phone{}",
+            "{}  {}; {} of {} canaries reached every phone{}",
             verdict(self.is_search_good()),
+            self.searched.said(),
             self.canaries_on_devices,
             self.canaries,
             if self.canaries_on_devices < self.canaries {
@@ -245,8 +282,6 @@ impl Report {
 
     /// A search for what never was on the way would prove nothing.
     fn is_search_good(&self) -> bool {
-        let as_expected =
-            self.unexplained == 0 && self.planted_found.unwrap_or_default() == self.planted.len();
-        as_expected && self.canaries_on_devices > 0
+        self.searched.is_as_expected() && self.canaries_on_devices > 0
     }
 }

@@ -1,28 +1,26 @@
-//! The demo itself: two servers, the emulators, a hospital and two phones; one result on its way through them.
+//! The demo itself: a hospital and two phones; one result on its way through the servers.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use sealpost_sender::{Alert, AlertStatus};
 use sealpost_wire::clock::Clock as _;
-use serde::Deserialize;
+use sealpost_wire::id::RecipientId;
 
-use crate::clock::SystemClock;
-use crate::emulators::{Control, Manifest, Provider, Push};
+use crate::clock::{SystemClock, system_rng};
+use crate::emulators::{Provider, Push};
 use crate::error::DemoError;
-use crate::hospital::{Hospital, Tenant};
+use crate::hospital::Hospital;
 use crate::phone::PhoneEvent;
 use crate::pocket::{MODELS, Pocket};
-use crate::process::{Output, Process, Processes};
+use crate::process::Processes;
 use crate::programs::Programs;
 use crate::result::LabResult;
+use crate::running::Running;
 use crate::screen::{Timeline, counted, grouped, say};
 use crate::site::Site;
 
-/// How long the phones may take to enrol.
-const ENROLMENT_DEADLINE: Duration = Duration::from_secs(30);
 /// How long the message may take until its receipts are back.
 const DELIVERY_DEADLINE: Duration = Duration::from_secs(20);
 /// What the patient agrees to be told: lab results, and what `sealpost send --text` sends.
@@ -33,19 +31,12 @@ const TOKEN_CHARS_SHOWN: usize = 12;
 /// Everything that runs.
 pub(crate) struct Scenario<'d> {
     site: &'d Site,
-    processes: &'d Processes,
     programs: &'d Programs,
-    keyserver: Server,
-    relay: Server,
-    emulators: Process,
-    control: Control,
+    running: Running<'d>,
     hospital: Hospital,
     pocket: Pocket,
-}
-
-struct Server {
-    process: Process,
-    url: String,
+    /// The patient, by a random pseudonym.
+    patient: RecipientId,
 }
 
 /// What became of the result that was sent.
@@ -69,62 +60,20 @@ impl<'d> Scenario<'d> {
         processes: &'d Processes,
         programs: &'d Programs,
     ) -> Result<Self, DemoError> {
-        let logs = site.logs();
-        let tenant = Tenant::create(&site.home())?;
-        // The two that take time start side by side.
-        let mut command = Command::new(&programs.emulators);
-        command.arg("--json").arg("--dir").arg(site.providers());
-        let emulators = processes.start("emulators", command, &logs, Output::Logged)?;
-        let config = site.configure_keyserver(&tenant.root_hex())?;
-        let keyserver = start_server("keyserver", &programs.keyserver, &config, processes, &logs)?;
-        let manifest: Manifest = parse("the emulators", &emulators.first_line()?)?;
-        let config = site.configure_relay(&tenant.root_hex(), &manifest)?;
-        let relay = start_server("relay", &programs.relay, &config, processes, &logs)?;
-        let keyserver = await_server(keyserver)?;
-        let relay = await_server(relay)?;
-        say(&format!(
-            "Running    keyserver {}, relay {}, emulators of Apple {} and Google {}",
-            keyserver.url, relay.url, manifest.apns.url, manifest.fcm.url
-        ));
-
-        let hospital = tenant.open(&keyserver.url, &relay.url)?;
+        let (running, hospital) = Running::start(site, processes, programs)?;
+        let patient = RecipientId::random(system_rng().as_mut());
         for category in CATEGORIES {
-            hospital.record_consent(category)?;
+            hospital.record_consent(patient, category)?;
         }
-        let control = Control::new(&manifest.control_url);
-        let pocket = Pocket::new();
-        let mut scenario =
-            Self { site, processes, programs, keyserver, relay, emulators, control, hospital, pocket };
-        scenario.enrol(&manifest.control_url)?;
-        Ok(scenario)
-    }
-
-    fn enrol(&mut self, control_url: &str) -> Result<(), DemoError> {
-        let until = Instant::now() + ENROLMENT_DEADLINE;
-        let mut tickets = Vec::new();
-        for _ in MODELS {
-            let (ticket, link) = self.hospital.new_ticket()?;
-            self.pocket.add(self.processes, self.site, control_url, &link)?;
-            tickets.push(ticket);
-        }
-        for (phone, ticket) in tickets.iter().enumerate() {
-            let code = self.pocket.await_code(phone, until)?;
-            let claim = self.hospital.await_claim(ticket)?;
-            if claim.code != code {
-                return Err(DemoError::Failed("phone and portal show different codes".to_owned()));
-            }
-            self.hospital.countersign(ticket, &code)?;
-        }
-        for (phone, model) in MODELS.iter().enumerate() {
-            let device = self.pocket.await_enrolled(phone, until)?;
-            say(&format!("Enrolled   {}, device {device}; the patient compared the codes", model.name));
-        }
-        Ok(())
+        let mut pocket = Pocket::new(&MODELS);
+        let recipients = [patient; MODELS.len()];
+        pocket.enrol(&hospital, &recipients, processes, site, running.control_url())?;
+        Ok(Self { site, programs, running, hospital, pocket, patient })
     }
 
     /// Sends the result, waits for the phones and their receipts, and prints what happened.
     pub(crate) fn deliver(&mut self, result: &LabResult) -> Result<Delivery, DemoError> {
-        let alerts = result.alerts(self.hospital.recipient)?;
+        let alerts = result.alerts(self.patient)?;
         let mut timeline = Timeline::default();
         timeline.add(SystemClock.now_millis(), "hospital", what_is_sent(result, &alerts));
         let until = Instant::now() + DELIVERY_DEADLINE;
@@ -139,7 +88,7 @@ impl<'d> Scenario<'d> {
 
         let sent = self.hospital.alerts()?;
         sent.iter().zip(&alerts).for_each(|(sent, alert)| add_acceptance(&mut timeline, sent, alert));
-        for push in self.pushes()? {
+        for push in self.running.pushes()? {
             self.add_push(&mut timeline, &push);
         }
         for (phone, event) in self.pocket.events() {
@@ -157,12 +106,6 @@ impl<'d> Scenario<'d> {
         Ok(self.delivery(&sent, verified_ms.len()))
     }
 
-    /// Every push that the emulators saw.
-    fn pushes(&self) -> Result<Vec<Push>, DemoError> {
-        let pushes = self.control.all_pushes();
-        pushes.map_err(|error| DemoError::failed("cannot ask the emulators what they saw", error))
-    }
-
     fn add_push(&self, timeline: &mut Timeline, push: &Push) {
         let who = match push.provider {
             Provider::Apns => "Apple",
@@ -174,7 +117,7 @@ impl<'d> Scenario<'d> {
             (Some(200), _) => String::new(),
             (_, reason) => format!("  refused: {}", reason.as_deref().unwrap_or("no answer")),
         };
-        let phone = self.pocket.of_token(&push.token).map_or("a phone", |phone| MODELS[phone].name);
+        let phone = self.pocket.of_token(&push.token).map_or("a phone", |phone| self.pocket.name(phone));
         let headers: Vec<String> = push
             .headers
             .iter()
@@ -233,7 +176,7 @@ impl<'d> Scenario<'d> {
 
     /// Prints commands that can be tried while everything runs.
     pub(crate) fn print_commands(&self, result: &LabResult) -> Result<(), DemoError> {
-        let (site, recipient) = (self.site, self.hospital.recipient);
+        let (site, recipient) = (self.site, self.patient);
         let map = site.input().join("patients.json");
         let written = fs::write(&map, result.patient_map(recipient).to_string());
         written.map_err(|error| DemoError::failed(map.display(), error))?;
@@ -258,7 +201,7 @@ impl<'d> Scenario<'d> {
             ),
             ("Enrol it with that link, from another terminal", format!("{device} enrol LINK --wait 60")),
             ("Then send a text again, and fetch it", format!("{device} sync")),
-            ("What the relay counts", format!("curl {}/metrics", self.relay.url)),
+            ("What the relay counts", format!("curl {}/metrics", self.running.relay_url())),
         ];
         say("\nEverything stays up; Ctrl-C goes on to the search. Meanwhile, try:");
         for (what, command) in commands {
@@ -271,86 +214,10 @@ impl<'d> Scenario<'d> {
     /// Writes down what the servers and providers know, ends everything in good order, and prints the servers' stores
     /// row by row: all of it into the folder of the run, for the search.
     pub(crate) fn end(mut self) -> Result<(), DemoError> {
-        self.write_metrics()?;
-        self.write_pushes()?;
+        self.running.write_down()?;
         self.pocket.put_away()?;
-        for process in [&self.relay.process, &self.keyserver.process, &self.emulators] {
-            process.ask_to_end();
-        }
-        for process in [&self.relay.process, &self.keyserver.process, &self.emulators] {
-            process.await_end()?;
-        }
-        drop(self.hospital);
-        let site = self.site;
-        dump(site, "relay", &self.programs.relay, &site.relay().join("relay.toml"))?;
-        dump(site, "keyserver", &self.programs.keyserver, &site.keyserver().join("keyserver.toml"))
+        self.running.end()
     }
-
-    fn write_metrics(&self) -> Result<(), DemoError> {
-        for (name, url) in [("relay", &self.relay.url), ("keyserver", &self.keyserver.url)] {
-            let failed =
-                |error: &dyn std::fmt::Display| DemoError::failed(format!("metrics of the {name}"), error);
-            let answer = ureq::get(format!("{url}/metrics")).call();
-            let text = answer.and_then(|mut answer| answer.body_mut().read_to_string());
-            let text = text.map_err(|error| failed(&error))?;
-            fs::write(self.site.metrics().join(format!("{name}.prom")), text)
-                .map_err(|error| failed(&error))?;
-        }
-        Ok(())
-    }
-
-    fn write_pushes(&self) -> Result<(), DemoError> {
-        let folder = self.site.pushes();
-        for push in self.pushes()? {
-            let provider = match push.provider {
-                Provider::Apns => "apns",
-                Provider::Fcm => "fcm",
-            };
-            let name = folder.join(format!("{:04}-{provider}", push.sequence));
-            let headers = serde_json::Value::Object(push.headers).to_string();
-            fs::write(name.with_extension("body"), &push.body)
-                .and_then(|()| fs::write(name.with_extension("headers"), headers))
-                .map_err(|error| DemoError::failed(name.display(), error))?;
-        }
-        Ok(())
-    }
-}
-
-fn start_server(
-    name: &str,
-    program: &Path,
-    config: &Path,
-    processes: &Processes,
-    logs: &Path,
-) -> Result<Process, DemoError> {
-    let mut command = Command::new(program);
-    command.arg("--config").arg(config);
-    processes.start(name, command, logs, Output::Logged)
-}
-
-fn await_server(process: Process) -> Result<Server, DemoError> {
-    #[derive(Deserialize)]
-    struct Ready {
-        listening: String,
-    }
-    let ready: Ready = parse("a server", &process.first_line()?)?;
-    Ok(Server { process, url: format!("http://{}", ready.listening) })
-}
-
-fn parse<T: serde::de::DeserializeOwned>(who: &str, line: &str) -> Result<T, DemoError> {
-    let unexpected = |error| DemoError::failed(format!("{who} said something unexpected"), error);
-    serde_json::from_str(line).map_err(unexpected)
-}
-
-/// Prints the store of a server that has ended into a file.
-fn dump(site: &Site, name: &str, program: &Path, config: &Path) -> Result<(), DemoError> {
-    let failed = |error: &dyn std::fmt::Display| DemoError::failed(format!("the store of the {name}"), error);
-    let out = File::create(site.dumps().join(format!("{name}.ndjson"))).map_err(|error| failed(&error))?;
-    let log = File::create(site.logs().join(format!("{name}-dump.log"))).map_err(|error| failed(&error))?;
-    let mut command = Command::new(program);
-    command.arg("dump").arg("--config").arg(config).stdin(Stdio::null()).stdout(out).stderr(log);
-    let status = command.status().map_err(|error| failed(&error))?;
-    if status.success() { Ok(()) } else { Err(failed(&format!("cannot be printed: {status}"))) }
 }
 
 fn what_is_sent(result: &LabResult, alerts: &[Alert]) -> String {
@@ -387,7 +254,12 @@ fn add_acceptance(timeline: &mut Timeline, sent: &AlertStatus, alert: &Alert) {
 fn add_phone_event(timeline: &mut Timeline, phone: usize, event: &PhoneEvent, result: &LabResult) {
     let name = MODELS[phone].name;
     match event {
-        PhoneEvent::Claimed { .. } | PhoneEvent::Enrolled { .. } => {}
+        PhoneEvent::Claimed { .. }
+        | PhoneEvent::Enrolled { .. }
+        // Nobody has made a group.
+        | PhoneEvent::Group { .. }
+        | PhoneEvent::Read { .. }
+        | PhoneEvent::Wrote { .. } => {}
         PhoneEvent::Woken { at_ms } => timeline.add(*at_ms, name, "woken by its stub; asks the relay"),
         PhoneEvent::Opened { at_ms, sender, title, body, data, .. } => {
             let shown = crate::canary::without_canaries(&format!("{title}\n{body}"), &result.canaries);
@@ -401,6 +273,9 @@ fn add_phone_event(timeline: &mut Timeline, phone: usize, event: &PhoneEvent, re
         PhoneEvent::Synced { at_ms, receipts } => {
             let receipts = counted(*receipts, "signed receipt", "signed receipts");
             timeline.add(*at_ms, name, format!("opened what waited, and sent {receipts}"));
+        }
+        PhoneEvent::TurnedAway { at_ms, code } => {
+            timeline.add(*at_ms, name, format!("FAILED: the relay does not let it in ({code})"));
         }
         PhoneEvent::Failed { error } => {
             timeline.add(SystemClock.now_millis(), name, format!("FAILED: {error}"));

@@ -40,12 +40,14 @@ impl Form {
     const ALL: [Self; 4] = [Self::Raw, Self::Hex, Self::Utf16, Self::Base64];
 
     /// What `text` looks like in this form, whatever stands around it.
-    fn patterns(self, text: &str) -> Vec<Vec<u8>> {
+    fn patterns(self, text: &[u8]) -> Vec<Vec<u8>> {
         match self {
-            Self::Raw => vec![text.as_bytes().to_vec()],
-            Self::Hex => vec![HEXLOWER.encode(text.as_bytes()).into_bytes()],
+            Self::Raw => vec![text.to_vec()],
+            Self::Hex => vec![HEXLOWER.encode(text).into_bytes()],
             // Without the outer zero byte: the same bytes stand in both byte orders.
             Self::Utf16 => {
+                // Bytes that are no text have no characters.
+                let Ok(text) = std::str::from_utf8(text) else { return Vec::new() };
                 let mut bytes: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
                 if bytes.last() == Some(&0) {
                     bytes.pop();
@@ -66,9 +68,9 @@ impl Form {
 }
 
 /// The base64 of `text` behind `offset` unknown bytes, without the characters that its neighbours have a part in.
-fn base64_core(text: &str, offset: usize, alphabet: &data_encoding::Encoding) -> Vec<u8> {
+fn base64_core(text: &[u8], offset: usize, alphabet: &data_encoding::Encoding) -> Vec<u8> {
     let mut bytes = vec![0; offset];
-    bytes.extend_from_slice(text.as_bytes());
+    bytes.extend_from_slice(text);
     let encoded = alphabet.encode(&bytes).into_bytes();
     let first = (offset * 8).div_ceil(6);
     let end = bytes.len() * 8 / 6;
@@ -95,16 +97,16 @@ pub(crate) struct Searcher {
 }
 
 impl Searcher {
-    /// A search for `texts`. They should be long and random: short ones are found by chance.
+    /// A search for `texts`, or for bytes that are none. They should be long and random: short ones are found by chance.
     ///
     /// # Errors
     /// More patterns than the automaton can hold.
-    pub(crate) fn new<'t>(texts: impl IntoIterator<Item = &'t str>) -> Result<Self, BuildError> {
+    pub(crate) fn new<T: AsRef<[u8]>>(texts: impl IntoIterator<Item = T>) -> Result<Self, BuildError> {
         let mut patterns = Vec::new();
         let mut meanings = Vec::new();
         for (index, text) in texts.into_iter().enumerate() {
             for form in Form::ALL {
-                for pattern in form.patterns(text) {
+                for pattern in form.patterns(text.as_ref()) {
                     patterns.push(pattern);
                     meanings.push((index, form));
                 }

@@ -124,6 +124,8 @@ fn what_is_missing_is_one_clear_line() {
     let full = folder.path().to_str().unwrap();
     for (arguments, expected) in [
         (vec!["--hl7", &path("none")], "No such file"),
+        // As `cargo demo -- --hl7 FILE` gives them.
+        (vec!["--", "--hl7", &path("none")], "No such file"),
         (vec!["--hl7", full], "Is a directory"),
         (vec!["--hl7", &path("words")], "does not begin with MSH"),
         (vec!["--hl7", NO_RESULT], "messages of type ADT^A08 are not supported"),
@@ -222,4 +224,54 @@ fn what_it_tells_to_try_can_be_tried() {
     assert!(child.wait().unwrap().success(), "{}", text(&out));
     let last: Value = serde_json::from_str(text(&out).lines().last().unwrap()).unwrap();
     assert_eq!((&last["opened"], &last["plaintext_found_outside_devices"]), (&2.into(), &0.into()));
+}
+
+#[test]
+fn a_care_team_talks_and_a_revoked_phone_opens_nothing_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = demo(&["--mls", "--json"]).env("TMPDIR", folder.path()).output().unwrap();
+    let report = report(&output);
+    assert!(output.status.success(), "{report}\n{}", text(&output.stderr));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "the folder of the run is gone");
+    assert_eq!((&report["members"], &report["members_left"]), (&4.into(), &3.into()));
+    // Three invitations and the removal, in the order of one slot.
+    assert_eq!(
+        (&report["commits"], &report["slots"], &report["slot_claims"]),
+        (&4.into(), &1.into(), &4.into())
+    );
+    // A question to three, an answer and a confirmation to three each, the patient's words to two.
+    assert_eq!((&report["messages"], &report["readings"]), (&4.into(), &11.into()));
+    assert_eq!(report["removed_by_next_commit"], true);
+    assert_eq!(report["lost_phone_turned_away"], "revoked");
+    assert_eq!((&report["lost_phone_opened_later"], &report["lost_phone_commits"]), (&0.into(), &3.into()));
+    assert_eq!(report["plaintext_found_outside_devices"], 0);
+    assert_eq!((&report["canaries"], &report["canaries_on_devices"]), (&6.into(), &6.into()));
+    assert!(report["searched_values"].as_u64().unwrap() > 100);
+    assert_eq!(report["stubs"], 2);
+
+    let out = text(&output.stdout);
+    for shown in [
+        "Potassium 6.9 mmol/L, critically high. Can somebody see her now?",
+        "[I am on my way]",
+        "shows the doctor's answer:",
+        "I feel weak. Where are you?",
+        "is turned away: revoked",
+        "no plaintext found outside the phones",
+    ] {
+        assert!(out.contains(shown), "{shown} is not in\n{out}");
+    }
+    assert!(!out.contains("FAIL"), "{out}");
+}
+
+#[test]
+fn what_is_planted_beside_a_care_team_is_found() {
+    let output = demo(&["--mls", "--json", "--plant", "raw,hex,base64", "--plant-in", "log,store"]).output();
+    let output = output.unwrap();
+    let report = report(&output);
+    assert_eq!(report["planted_found"], 6, "{report}");
+    assert!(output.status.success(), "found, and nothing beside it: {report}");
+    for beside in [&["--hl7", SAMPLE][..], &["--stay"]] {
+        let refused = demo(&[&["--mls"], beside].concat()).output().unwrap();
+        assert_eq!(refused.status.code(), Some(2), "{beside:?}");
+    }
 }
