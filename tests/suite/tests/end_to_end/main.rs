@@ -1,5 +1,6 @@
 //! The whole of Sealpost, from a hospital's event to a patient's device and back, over real servers.
 
+mod command_line;
 mod delivery;
 mod devices;
 mod duplicates;
