@@ -270,7 +270,8 @@ impl Transaction<'_> {
     pub(super) fn is_ready(&mut self, group: GroupId) -> Result<bool, GroupError> {
         match self.groups().state(group) {
             Ok(GroupState { standing, staged, .. }) => Ok(standing == Standing::In && !staged),
-            Err(GroupError::NotMember) => Ok(false),
+            // Out of it, or its invitation has not come yet.
+            Err(GroupError::NotMember | GroupError::UnknownGroup) => Ok(false),
             Err(error) => Err(error),
         }
     }
