@@ -118,8 +118,16 @@ impl CliError {
 
     /// 1: refused or failed; 2: the command line; 3: the same command later may do.
     pub(crate) fn exit_code(&self) -> u8 {
-        let temporary = match self {
-            Self::Usage(_) => return 2,
+        match self {
+            Self::Usage(_) => 2,
+            _ if self.is_temporary() => 3,
+            _ => 1,
+        }
+    }
+
+    /// Whether the same command later may do.
+    pub(crate) fn is_temporary(&self) -> bool {
+        match self {
             Self::NotYet(_) => true,
             Self::Partly { temporary, .. } => *temporary,
             // An alert waits for credentials to be set right; a person is told that they are not.
@@ -127,8 +135,7 @@ impl CliError {
             Self::Sender(error) => error.is_temporary(),
             Self::Device(error) => error.is_temporary(),
             _ => false,
-        };
-        if temporary { 3 } else { 1 }
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use sealpost_connector::hl7::{MESSAGE_BYTES_MAX, Message, ReadOptions};
 use sealpost_connector::oru::{Oru, ProcessingId, SourceEvent as Source};
 use sealpost_connector::patients::PatientMap;
 use sealpost_connector::quarantine::Reason;
-use sealpost_device::{DeviceError, MessageState};
+use sealpost_device::MessageState;
 use sealpost_sender::{Alert, AlertStatus, Enqueued, Sender, SenderError, SourceEvent, Stage};
 use sealpost_wire::clock::Clock as _;
 use sealpost_wire::id::{Digest, NotificationId};
@@ -45,7 +45,7 @@ pub(crate) fn run(command: &SendCommand, home: &Home, output: &Output) -> Result
     match (&command.text, &command.patients) {
         (Some(body), _) => {
             let alert = text_alert(command, body)?;
-            if conversations.takes(&alert.category) {
+            if conversations.takes(&alert) {
                 taken.write_to_group(&alert, &mut conversations, output)?;
             } else {
                 let enqueued = sender.enqueue(&alert)?;
@@ -140,7 +140,9 @@ impl Taken {
                 }
                 self.said.push(row);
             }
-            Err(error @ (CliError::State { .. } | CliError::Device(DeviceError::Group(_)))) => {
+            // The device's own store fails for every message; all else is about this one.
+            Err(CliError::Device(error)) if error.is_storage() => return Err(error.into()),
+            Err(error @ (CliError::State { .. } | CliError::Device(_))) => {
                 output.say(format_args!("{}: not sent ({error})", plain(source)));
                 self.refused.push((source.clone(), error));
             }
@@ -181,7 +183,7 @@ impl Taken {
                 format!("{} of the messages are held: see `sealpost quarantine list`", self.held.len());
             ("quarantined", false, message)
         } else if let Some((_, error)) = self.refused.first() {
-            (error.code(), false, error.to_string())
+            (error.code(), error.is_temporary(), error.to_string())
         } else if alerts.iter().any(given_up) {
             ("not_sent", false, format!("an alert cannot be sent: {}", failures(&given_up)))
         } else if !accepted {
@@ -252,7 +254,7 @@ fn take_result(
         Err(reason) => return hold(&reason, taken),
     };
     for alert in alerts {
-        if ways.conversations.takes(&alert.category) {
+        if ways.conversations.takes(&alert) {
             taken.write_to_group(&alert, &mut ways.conversations, output)?;
             continue;
         }

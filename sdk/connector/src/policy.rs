@@ -11,14 +11,15 @@
 //! ```
 //!
 //! A message in a group is one of a conversation: all of its members read it, its text alone goes there, with normal
-//! priority, and who has read it is not told to the sender. What is for the recipient alone, must wake somebody at once,
-//! or is to be proven to have arrived, is sealed.
+//! priority, and who has read it is not told to the sender. What is for the recipient alone, or is to be proven to have
+//! arrived, is sealed; and what is critical is sealed whatever its category, because it must wake somebody at once.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use sealpost_wire::limits::CATEGORY_BYTES_MAX;
+use sealpost_wire::payload::Priority;
 use serde::Deserialize;
 
 /// Bytes of a policy file.
@@ -102,10 +103,13 @@ impl SendPolicy {
         Ok(Self { mailbox: file.mailbox, categories: categories.collect() })
     }
 
-    /// How messages of `category` travel.
+    /// How messages of `category` and `priority` travel. Critical ones are sealed: a group has no priority.
     #[must_use]
-    pub fn transport(&self, category: &str) -> Transport {
-        self.categories.get(category).copied().unwrap_or_default()
+    pub fn transport(&self, category: &str, priority: Priority) -> Transport {
+        match priority {
+            Priority::Critical => Transport::Sealed,
+            Priority::Normal | Priority::Bulk => self.categories.get(category).copied().unwrap_or_default(),
+        }
     }
 
     /// The folder of the device by which the sender takes part in groups, as the file names it; there is one if any
@@ -145,7 +149,8 @@ mod tests {
             ("message", Transport::Sealed),
             ("Care-Team", Transport::Sealed),
         ] {
-            assert_eq!(policy.transport(category), expected, "{category}");
+            assert_eq!(policy.transport(category, Priority::Normal), expected, "{category}");
+            assert_eq!(policy.transport(category, Priority::Critical), Transport::Sealed, "{category}");
         }
         assert_eq!(policy.mailbox(), Some(Path::new("box")));
         assert_eq!(SendPolicy::from_toml("").unwrap(), SendPolicy::default());
@@ -154,8 +159,8 @@ mod tests {
     #[test]
     fn the_sample_is_a_policy() {
         let policy = SendPolicy::from_toml(include_str!("../../../deploy/policy.toml")).unwrap();
-        assert_eq!(policy.transport("care-team"), Transport::Group);
-        assert_eq!(policy.transport("lab-result"), Transport::Sealed);
+        assert_eq!(policy.transport("care-team", Priority::Normal), Transport::Group);
+        assert_eq!(policy.transport("lab-result", Priority::Normal), Transport::Sealed);
     }
 
     #[test]

@@ -67,7 +67,8 @@ pub enum DeviceError {
 
 impl DeviceError {
     /// Whether the device's own store failed: nothing else is to be tried.
-    pub(crate) const fn is_storage(&self) -> bool {
+    #[must_use]
+    pub const fn is_storage(&self) -> bool {
         matches!(
             self,
             Self::Database(_) | Self::Platform(_) | Self::Unreadable | Self::Group(GroupError::Store(_))

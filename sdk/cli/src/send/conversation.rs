@@ -41,9 +41,9 @@ impl<'h> Conversations<'h> {
         Ok(Self { home, policy, mailbox: None })
     }
 
-    /// Whether messages of `category` go into groups.
-    pub(super) fn takes(&self, category: &str) -> bool {
-        self.policy.transport(category) == Transport::Group
+    /// Whether an alert goes into a group.
+    pub(super) fn takes(&self, alert: &Alert) -> bool {
+        self.policy.transport(&alert.category, alert.priority) == Transport::Group
     }
 
     /// Writes an alert to its recipient's group. The same event again is not written again.
