@@ -142,8 +142,8 @@ impl GroupStore for Files {
         }
     }
 
-    fn write(&mut self, key: &[u8], value: &[u8]) -> Result<(), std::io::Error> {
-        std::fs::write(self.place(key), value)
+    fn write(&mut self, key: Vec<u8>, value: Zeroizing<Vec<u8>>) -> Result<(), std::io::Error> {
+        std::fs::write(self.place(&key), value)
     }
 
     fn delete(&mut self, key: &[u8]) -> Result<(), std::io::Error> {

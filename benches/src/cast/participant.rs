@@ -162,8 +162,8 @@ impl GroupStore for Memory {
         Ok(self.0.get(key).cloned().map(Zeroizing::new))
     }
 
-    fn write(&mut self, key: &[u8], value: &[u8]) -> Result<(), Infallible> {
-        self.0.insert(key.to_vec(), value.to_vec());
+    fn write(&mut self, key: Vec<u8>, mut value: Zeroizing<Vec<u8>>) -> Result<(), Infallible> {
+        self.0.insert(key, std::mem::take(&mut *value));
         Ok(())
     }
 

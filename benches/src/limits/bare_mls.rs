@@ -13,8 +13,8 @@ use openmls::group::{
     StagedWelcome,
 };
 use openmls::prelude::{
-    KeyPackage, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, ProcessedMessageContent, ProtocolMessage,
-    SenderRatchetConfiguration,
+    KeyPackage, LeafNodeParameters, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, ProcessedMessageContent,
+    ProtocolMessage, SenderRatchetConfiguration,
 };
 use openmls_traits::OpenMlsProvider;
 use openmls_traits::signatures::{Signer, SignerError};
@@ -74,7 +74,33 @@ impl BarePair {
         let group = StagedWelcome::new_from_welcome(&provider, &join_config(), welcome, None)
             .and_then(|staged| staged.into_group(&provider))
             .map_err(made("joining a bare group"))?;
-        Ok(Self { author, reader: BareMember { provider, key, group } })
+        let mut pair = Self { author, reader: BareMember { provider, key, group } };
+        pair.renew()?;
+        Ok(pair)
+    }
+
+    /// The reader renews its keys, as who comes into a group of `sealpost-group` does at once: as many epochs are over
+    /// here as there, and what is kept of them is written with every message.
+    fn renew(&mut self) -> Result<(), BenchError> {
+        let BareMember { provider, key, group } = &mut self.reader;
+        let commit = group
+            .self_update(provider, key, LeafNodeParameters::default())
+            .map_err(made("a bare commit"))?
+            .into_commit();
+        group.merge_pending_commit(provider).map_err(made("a bare commit"))?;
+        let BareMember { provider, group, .. } = &mut self.author;
+        let MlsMessageBodyIn::PrivateMessage(commit) =
+            read(&commit.to_bytes().map_err(made("a bare commit"))?)?
+        else {
+            return Err(BenchError::Miscounted("a bare commit is none".into()));
+        };
+        let processed = group.process_message(provider, ProtocolMessage::from(commit));
+        let ProcessedMessageContent::StagedCommitMessage(staged) =
+            processed.map_err(made("reading a bare commit"))?.into_content()
+        else {
+            return Err(BenchError::Miscounted("a bare commit is none".into()));
+        };
+        group.merge_staged_commit(provider, *staged).map_err(made("a bare commit"))
     }
 
     /// Encrypts one message.

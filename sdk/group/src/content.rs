@@ -155,10 +155,19 @@ impl GroupContent {
     }
 
     fn encoded(&self) -> Zeroizing<Vec<u8>> {
-        let mut writer = Encoder::new(Vec::with_capacity(CONTENT_BYTES_MAX));
+        // All of it at once: a vector that grows would leave copies behind that nobody overwrites.
+        let mut writer = Encoder::new(Vec::with_capacity(self.encoded_bytes_max()));
         let written = self.write(&mut writer);
         debug_assert!(written.is_ok(), "writing into memory cannot fail");
         Zeroizing::new(writer.into_writer())
+    }
+
+    /// What the encoding has room in: heads take at most 9 bytes.
+    fn encoded_bytes_max(&self) -> usize {
+        const HEAD: usize = 9;
+        let replies = self.quick_replies.iter().map(|reply| 3 * HEAD + reply.code.len() + reply.label.len());
+        // The map; six keys and values, two of them ids.
+        13 * HEAD + 2 * size_of::<MessageId>() + self.text.len() + replies.sum::<usize>()
     }
 
     fn write(&self, writer: &mut Encoder<Vec<u8>>) -> Result<(), minicbor::encode::Error<Infallible>> {

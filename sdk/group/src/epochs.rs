@@ -42,7 +42,7 @@ impl<S: GroupStore> Operation<'_, S> {
             self.delete_incarnation(group, record.incarnation)?;
         } else {
             let incarnation = record.incarnation;
-            record = self.expire(&mut self.load_as(group, record, incarnation)?)?;
+            record = self.expire(&mut *self.load_as(group, record, incarnation)?)?;
         }
         self.save_record(group, &record)
     }

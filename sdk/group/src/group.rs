@@ -34,7 +34,7 @@ pub struct Groups<'t, S: GroupStore> {
     now: UnixTime,
     store: &'t mut S,
     rng: &'t mut (dyn CryptoRng + Send),
-    open: Option<Loaded>,
+    open: Option<Box<Loaded>>,
 }
 
 /// How a device stands in a group.
@@ -149,7 +149,7 @@ impl<'t, S: GroupStore> Groups<'t, S> {
     /// # Errors
     /// [`GroupError::UnknownGroup`], or the store.
     pub fn commit_due(&mut self, group: GroupId) -> Result<Option<CommitReason>, GroupError> {
-        self.operate(|operation| Ok(operation.commit_due(&operation.load(group)?)))
+        self.operate(|operation| Ok(operation.commit_due(operation.load(group)?.as_ref())))
     }
 
     /// Writes `content` to the group.
@@ -237,7 +237,10 @@ impl<'t, S: GroupStore> Groups<'t, S> {
             trust: self.trust,
             now: self.now,
             provider: Provider::new(&*self.store, &mut *self.rng),
-            open: RefCell::new(self.open.take().map(|open| Loaded { kept: false, ..open })),
+            open: RefCell::new(self.open.take().map(|mut open| {
+                open.kept = false;
+                open
+            })),
         };
         let done = work(&operation);
         let Operation { provider, open, .. } = operation;

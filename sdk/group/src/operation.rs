@@ -38,10 +38,10 @@ pub(crate) struct Operation<'o, S: GroupStore> {
     pub(crate) now: UnixTime,
     pub(crate) provider: Provider<'o, S>,
     /// The group that the operation before left as the store has it, and then the one that this operation leaves so.
-    pub(crate) open: RefCell<Option<Loaded>>,
+    pub(crate) open: RefCell<Option<Box<Loaded>>>,
 }
 
-/// A group that was read for one operation.
+/// A group that was read for one operation. It is large, and goes from hand to hand: it is boxed.
 pub(crate) struct Loaded {
     pub(crate) id: GroupId,
     pub(crate) incarnation: u32,
@@ -82,8 +82,9 @@ impl<S: GroupStore> Operation<'_, S> {
     }
 
     /// The operation is done with a group whose newest state it has written: the next one need not read it again.
-    pub(crate) fn keep(&self, loaded: Loaded) {
-        *self.open.borrow_mut() = Some(Loaded { kept: true, ..loaded });
+    pub(crate) fn keep(&self, mut loaded: Box<Loaded>) {
+        loaded.kept = true;
+        *self.open.borrow_mut() = Some(loaded);
     }
 
     pub(crate) fn save_record(&self, group: GroupId, record: &Record) -> Result<(), GroupError> {
@@ -102,7 +103,13 @@ impl<S: GroupStore> Operation<'_, S> {
     }
 
     /// The group in its newest incarnation.
-    pub(crate) fn load(&self, group: GroupId) -> Result<Loaded, GroupError> {
+    pub(crate) fn load(&self, group: GroupId) -> Result<Box<Loaded>, GroupError> {
+        let newest = |open: &mut Box<Loaded>| open.id == group && open.incarnation == open.record.incarnation;
+        if let Some(mut open) = self.open.borrow_mut().take_if(newest) {
+            self.provider.storage.set_incarnation(open.incarnation);
+            open.kept = false;
+            return Ok(open);
+        }
         let record = self.record(group)?;
         let incarnation = record.incarnation;
         self.load_as(group, record, incarnation)
@@ -113,18 +120,22 @@ impl<S: GroupStore> Operation<'_, S> {
         group: GroupId,
         record: Record,
         incarnation: u32,
-    ) -> Result<Loaded, GroupError> {
+    ) -> Result<Box<Loaded>, GroupError> {
         self.provider.storage.set_incarnation(incarnation);
         // What an operation does not keep is read again by the next one: it may have changed it.
-        if let Some(open) = self.open.take()
+        if let Some(mut open) = self.open.take()
             && open.id == group
             && open.incarnation == incarnation
         {
-            return Ok(Loaded { record, kept: false, ..open });
+            open.record = record;
+            open.kept = false;
+            return Ok(open);
         }
         let mls = self.load_mls(group, incarnation)?.ok_or(GroupError::NotMember)?;
         let rows = self.rows(group, incarnation)?;
-        Loaded::new(group, incarnation, record, rows, mls).map_err(|_| GroupError::Unreadable)
+        let loaded =
+            Loaded::new(group, incarnation, record, rows, mls).map_err(|_| GroupError::Unreadable)?;
+        Ok(Box::new(loaded))
     }
 
     pub(crate) fn load_mls(&self, group: GroupId, incarnation: u32) -> Result<Option<MlsGroup>, GroupError> {

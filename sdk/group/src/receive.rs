@@ -123,6 +123,13 @@ impl<S: GroupStore> Operation<'_, S> {
         };
         let sender = processed.sender().clone();
         let claimed = match &sender {
+            // Who is in now was verified when it came in, and its leaf's key has just verified the message. Of an
+            // epoch that is over only the tree is kept.
+            Sender::Member(leaf)
+                if incarnation == loaded.record.incarnation && theirs == loaded.record.epoch =>
+            {
+                loaded.row_at(*leaf).map(|row| row.device)
+            }
             Sender::Member(_) | Sender::NewMemberCommit => credential::device_of(processed.credential()),
             Sender::External(_) | Sender::NewMemberProposal => Err(Refusal::ProposalKind),
         };
@@ -177,7 +184,7 @@ impl<S: GroupStore> Operation<'_, S> {
 
     fn take_commit(
         &self,
-        mut loaded: Loaded,
+        mut loaded: Box<Loaded>,
         author: DeviceId,
         sender: &Sender,
         staged: MlsStagedCommit,

@@ -172,7 +172,7 @@ impl<'s, S: GroupStore> Storage<'s, S> {
 pub(crate) fn apply<S: GroupStore>(changes: Changes, store: &mut S) -> Result<(), S::Error> {
     for (place, value) in changes {
         match value {
-            Some(value) => store.write(&place, &value)?,
+            Some(value) => store.write(place, value)?,
             None => store.delete(&place)?,
         }
     }

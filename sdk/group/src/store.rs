@@ -16,8 +16,9 @@ pub trait GroupStore {
     /// The value under `key`.
     fn read(&self, key: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, Self::Error>;
 
-    /// Puts `value` under `key`, in the place of what was there.
-    fn write(&mut self, key: &[u8], value: &[u8]) -> Result<(), Self::Error>;
+    /// Puts `value` under `key`, in the place of what was there. Both are handed over: what keeps them need not copy
+    /// them.
+    fn write(&mut self, key: Vec<u8>, value: Zeroizing<Vec<u8>>) -> Result<(), Self::Error>;
 
     /// Removes what is under `key`, if anything is.
     fn delete(&mut self, key: &[u8]) -> Result<(), Self::Error>;

@@ -35,8 +35,8 @@ impl GroupStore for StateStore<'_> {
         }
     }
 
-    fn write(&mut self, key: &[u8], value: &[u8]) -> Result<(), DeviceError> {
-        self.written.insert(key.to_vec(), Some(Zeroizing::new(value.to_vec())));
+    fn write(&mut self, key: Vec<u8>, value: Zeroizing<Vec<u8>>) -> Result<(), DeviceError> {
+        self.written.insert(key, Some(value));
         Ok(())
     }
 

@@ -78,9 +78,9 @@ impl GroupStore for Memory {
         Ok(self.0.get(key).cloned().map(Zeroizing::new))
     }
 
-    fn write(&mut self, key: &[u8], value: &[u8]) -> Result<(), Infallible> {
+    fn write(&mut self, key: Vec<u8>, value: Zeroizing<Vec<u8>>) -> Result<(), Infallible> {
         assert!(key.len() <= crate::KEY_BYTES_MAX, "a key of {} bytes", key.len());
-        self.0.insert(key.to_vec(), value.to_vec());
+        self.0.insert(key, value.to_vec());
         Ok(())
     }
 
@@ -117,9 +117,9 @@ impl GroupStore for Failing<'_> {
         Ok(self.memory.0.get(key).cloned().map(Zeroizing::new))
     }
 
-    fn write(&mut self, key: &[u8], value: &[u8]) -> Result<(), Full> {
+    fn write(&mut self, key: Vec<u8>, value: Zeroizing<Vec<u8>>) -> Result<(), Full> {
         self.call()?;
-        self.memory.0.insert(key.to_vec(), value.to_vec());
+        self.memory.0.insert(key, value.to_vec());
         Ok(())
     }
 

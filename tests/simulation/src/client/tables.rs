@@ -56,8 +56,8 @@ impl GroupStore for Memory {
         Ok(self.0.get(key).map(|value| Zeroizing::new(value.to_vec())))
     }
 
-    fn write(&mut self, key: &[u8], value: &[u8]) -> Result<(), Infallible> {
-        self.0.insert(key.to_vec(), value.into());
+    fn write(&mut self, key: Vec<u8>, value: Zeroizing<Vec<u8>>) -> Result<(), Infallible> {
+        self.0.insert(key, value.as_slice().into());
         Ok(())
     }
 
