@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use sealpost_device::EnrolOptions;
+use sealpost_device::{Device, EnrolOptions, MessageState, Progress};
 use sealpost_sender::identity::SenderIdentityFile;
 use sealpost_sender::{Sender, SenderOptions, Stage};
 use sealpost_wire::api::keyserver::{ConsentList, LookUp};
 use sealpost_wire::id::{DeviceId, RecipientId};
+use sealpost_wire::member::MailboxStatement;
 use serde::Serialize;
 
 use crate::Outcome;
@@ -21,12 +22,17 @@ use crate::plan::{Files, Strike, Victim, strikes};
 use crate::process::built;
 use crate::program::{Program, Syncs};
 use crate::promises::{Broken, End, broken, is_proven};
-use crate::record::Record;
+use crate::record::{Record, Seen};
 use crate::site::{CATEGORY, Handset, Site, consent};
 use crate::tap::Verdict;
+use crate::tenant::now;
 
 /// How many devices each recipient has.
 const DEVICES: [usize; 4] = [2, 2, 1, 1];
+/// The recipient whose device is the mailbox of the sender, and makes the group,
+const MAILBOX: usize = 3;
+/// and those whose devices it invites.
+const INVITED: [usize; 2] = [0, 2];
 /// Source events come this often.
 const ALERT_EVERY: Duration = Duration::from_millis(10);
 /// And wait when so many are not in the outbox yet,
@@ -73,6 +79,8 @@ pub struct Report {
     pub duplicates: usize,
     /// One-time prekeys that were given out.
     pub prekeys: usize,
+    /// Messages that devices wrote to their group, each read by all other members.
+    pub said: usize,
     /// How long it took.
     pub seconds: f64,
     /// Each promise that was broken, in words.
@@ -114,6 +122,8 @@ pub struct Drill {
     registrar: Registrar,
     identity: SenderIdentityFile,
     devices: Vec<(Handset, Program)>,
+    /// The members of the group.
+    members: BTreeSet<DeviceId>,
     site: Site,
 }
 
@@ -127,16 +137,22 @@ impl Drill {
         let mut site = Site::start()?;
         let record = Arc::new(Record::default());
         let mut recipients: BTreeMap<RecipientId, BTreeSet<DeviceId>> = BTreeMap::new();
-        let mut devices = Vec::new();
-        for count in DEVICES {
+        let mut phones = Vec::new();
+        for (number, count) in DEVICES.into_iter().enumerate() {
             let recipient = site.recipient()?;
             for _ in 0..count {
-                let (handset, _) = site.enrol(recipient, &EnrolOptions::default())?;
+                let (handset, device) = site.enrol(recipient, &EnrolOptions::default())?;
                 recipients.entry(recipient).or_default().insert(handset.id);
-                devices.push((handset.clone(), device_program(&site, handset, Arc::clone(&record))));
+                phones.push((number, handset, device));
             }
         }
         let identity = site.tenant.sender("laboratory")?;
+        let members = make_group(&site, &identity, &mut phones)?;
+        let program = |(_, handset, _): (usize, Handset, Device)| {
+            let program = device_program(&site, handset.clone(), Arc::clone(&record));
+            (handset, program)
+        };
+        let mut devices: Vec<_> = phones.into_iter().map(program).collect();
         let mut sender = sender_program(&site, &identity, Arc::clone(&record))?;
         if let Some(syncs) = cuts {
             // What was enrolled so far counts as synced.
@@ -171,7 +187,7 @@ impl Drill {
             spawn(&source, &record, |source, record| source.issue(record)),
             spawn(&source, &record, move |source, _| registering.work(&source.stopped)),
         ];
-        Ok(Self { started, kills: 0, record, source, load, registrar, identity, devices, site })
+        Ok(Self { started, kills: 0, record, source, load, registrar, identity, devices, members, site })
     }
 
     /// What was seen so far.
@@ -188,7 +204,7 @@ impl Drill {
     pub fn strike(&mut self, strike: &Strike) -> Outcome<Duration> {
         let before = self.record.seen().exchanges(strike.victim);
         let deadline = Instant::now() + PATIENCE;
-        let moved = |seen: &crate::record::Seen| seen.exchanges(strike.victim) >= before + strike.exchanges;
+        let moved = |seen: &Seen| seen.exchanges(strike.victim) >= before + strike.exchanges;
         if !self.record.wait_for(deadline, moved) {
             return Err(format!("the {} does nothing", strike.victim).into());
         }
@@ -249,17 +265,31 @@ impl Drill {
             .iter()
             .map(|issued| (issued.key.clone(), self.source.recipients[&issued.recipient].clone()))
             .collect();
+        // The group goes on talking; what was said until now is to reach everybody.
+        let said = self.record.seen().said.clone();
         self.settle(&outbox, &recipients, patience)?;
+        let is_read = |seen: &Seen| {
+            let mut wanted = said.iter().flat_map(|(message, author)| {
+                let others = self.members.iter().filter(move |member| *member != author);
+                others.map(|member| (*member, message.clone()))
+            });
+            wanted.all(|one| seen.read.contains(&one))
+        };
+        self.record.wait_for(Instant::now() + patience, is_read);
 
         held(&self.source.sender).kill(Files::Kept)?;
-        let mut inboxes = BTreeMap::new();
+        let (mut inboxes, mut conversations) = (BTreeMap::new(), BTreeMap::new());
         for (handset, program) in &mut self.devices {
             program.kill(Files::Kept)?;
-            let messages = handset.open()?.messages()?;
+            let mut device = handset.open()?;
+            let messages = device.messages()?;
             inboxes.insert(handset.id, messages.into_iter().map(|message| message.transport_id).collect());
+            if self.members.contains(&handset.id) {
+                conversations.insert(handset.id, conversation(&mut device)?);
+            }
         }
         let consents = self.registrar.consents()?;
-        let end = End { alerts: outbox.alerts()?, recipients, inboxes, consents };
+        let end = End { alerts: outbox.alerts()?, recipients, inboxes, consents, said, conversations };
         let seen = self.record.seen();
         let mut promises = broken(&seen, &end);
         if !all_queued {
@@ -274,6 +304,7 @@ impl Drill {
             shown: seen.shown.len(),
             duplicates,
             prekeys: seen.prekeys.len(),
+            said: end.said.len(),
             seconds: self.started.elapsed().as_secs_f64(),
             broken: promises.iter().map(ToString::to_string).collect(),
             logs: if promises.is_empty() { String::new() } else { self.site.log_tails() },
@@ -316,6 +347,58 @@ impl Drill {
     }
 }
 
+/// Makes the group and lets its members in. Returns who they are.
+fn make_group(
+    site: &Site,
+    identity: &SenderIdentityFile,
+    phones: &mut [(usize, Handset, Device)],
+) -> Outcome<BTreeSet<DeviceId>> {
+    for (_, _, device) in &mut *phones {
+        device.maintain_prekeys()?;
+    }
+    let of = |phones: &[(usize, Handset, Device)], number| {
+        let found = phones.iter().find(|(of, _, _)| *of == number);
+        found.map(|(_, handset, _)| handset.clone()).ok_or("every recipient has a device")
+    };
+    let [first, second] = INVITED;
+    let (steward, invited) = (of(phones, first)?.id, [of(phones, first)?, of(phones, second)?]);
+    let mailbox = phones.iter_mut().find(|(of, _, _)| *of == MAILBOX);
+    let (_, _, mailbox) = mailbox.ok_or("the mailbox is a device")?;
+    let statement = MailboxStatement {
+        tenant: site.tenant.id.clone(),
+        device: mailbox.id(),
+        identity: mailbox.identity(),
+        issued: now(),
+    };
+    mailbox.set_mailbox_statement(&statement.sign(&identity.send.key, &identity.send.certificate)?)?;
+    let group = mailbox.create_group("Ward", &[steward])?;
+    for handset in invited {
+        if mailbox.invite(group, handset.recipient, CATEGORY)?.1 != Progress::Done {
+            return Err("the group is not made".into());
+        }
+    }
+    let members: BTreeSet<_> =
+        mailbox.group_members(group)?.into_iter().map(|member| member.device).collect();
+    for (_, handset, device) in phones {
+        device.sync(Duration::ZERO)?;
+        if members.contains(&handset.id) == device.groups()?.is_empty() {
+            return Err("a member is not in".into());
+        }
+    }
+    Ok(members)
+}
+
+/// The messages of others in a device's group.
+fn conversation(device: &mut Device) -> Outcome<BTreeSet<String>> {
+    let mut messages = BTreeSet::new();
+    for state in device.groups()? {
+        let of_others = device.group_messages(state.group)?.into_iter();
+        let of_others = of_others.filter(|message| message.state == MessageState::Received);
+        messages.extend(of_others.map(|message| message.content.id.to_string()));
+    }
+    Ok(messages)
+}
+
 /// Where the load comes from: a hospital's system that says each event again until the sender has it.
 struct Source {
     issued: Mutex<Vec<Issued>>,
@@ -341,7 +424,7 @@ impl Source {
     fn issue(&self, record: &Record) -> Outcome<()> {
         let recipients: Vec<_> = self.recipients.keys().copied().collect();
         for number in 0.. {
-            let has_room = |seen: &crate::record::Seen| {
+            let has_room = |seen: &Seen| {
                 let stopped = self.stopped.load(Ordering::Relaxed);
                 let unsent = seen.queued.len().saturating_sub(seen.accepted.len());
                 stopped || (number - seen.queued.len() < UNQUEUED_MAX && unsent < UNSENT_MAX)

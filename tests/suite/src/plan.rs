@@ -29,7 +29,7 @@ impl Victim {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Relay, Self::Keyserver, Self::Sender, Self::Device];
     /// Those whose power is cut too.
-    pub const CUT: [Self; 3] = [Self::Relay, Self::Keyserver, Self::Sender];
+    pub const CUT: [Self; 4] = Self::ALL;
 }
 
 impl fmt::Display for Victim {

@@ -20,6 +20,10 @@ pub struct End {
     pub inboxes: BTreeMap<DeviceId, BTreeSet<TransportId>>,
     /// The categories that the keyserver has a consent for.
     pub consents: BTreeSet<String>,
+    /// Messages of a group, by id, that were said before the load ended, and who wrote each.
+    pub said: BTreeMap<String, DeviceId>,
+    /// For each member of the group, the messages of others that it has.
+    pub conversations: BTreeMap<DeviceId, BTreeSet<String>>,
 }
 
 /// A promise that was broken.
@@ -41,6 +45,10 @@ pub enum Broken {
     PrekeyTwice(PrekeyId),
     /// The keyserver had recorded it.
     ConsentLost(String),
+    /// A device had said it to its group, and another member does not have it.
+    SaidLost(String, DeviceId),
+    /// A member has got two messages that were made with one key, and so with one nonce.
+    KeyTwice(DeviceId),
 }
 
 impl fmt::Display for Broken {
@@ -54,6 +62,8 @@ impl fmt::Display for Broken {
             Self::ShownTwice(device, what) => write!(f, "{device} has shown notification {what} twice"),
             Self::PrekeyTwice(id) => write!(f, "one-time prekey {id} was given twice"),
             Self::ConsentLost(category) => write!(f, "the consent to {category} is lost"),
+            Self::SaidLost(message, device) => write!(f, "message {message} of a group is not at {device}"),
+            Self::KeyTwice(device) => write!(f, "{device} has got two messages made with one key of a group"),
         }
     }
 }
@@ -91,6 +101,12 @@ pub fn broken(seen: &Seen, end: &End) -> Vec<Broken> {
     broken.extend(repeated(&seen.shown).map(|(device, what)| Broken::ShownTwice(*device, what.clone())));
     broken.extend(repeated(&seen.prekeys).map(|id| Broken::PrekeyTwice(*id)));
     broken.extend(seen.consents.difference(&end.consents).cloned().map(Broken::ConsentLost));
+    for (message, author) in &end.said {
+        let others = end.conversations.iter().filter(|(device, _)| *device != author);
+        let missing = others.filter(|(_, messages)| !messages.contains(message));
+        broken.extend(missing.map(|(device, _)| Broken::SaidLost(message.clone(), *device)));
+    }
+    broken.extend(seen.used.iter().copied().map(Broken::KeyTwice));
     broken
 }
 
@@ -158,6 +174,11 @@ mod tests {
             alerts: vec![alert],
             recipients: BTreeMap::from([("a".to_owned(), both)]),
             inboxes: [PHONE, TABLET].map(|device| (device, BTreeSet::from([MESSAGE]))).into(),
+            said: BTreeMap::from([("m".to_owned(), PHONE)]),
+            conversations: BTreeMap::from([
+                (PHONE, BTreeSet::new()),
+                (TABLET, BTreeSet::from(["m".to_owned()])),
+            ]),
         };
         (seen, end)
     }
@@ -227,6 +248,15 @@ mod tests {
     #[test]
     fn a_recorded_consent_stays() {
         assert_broken(|_, end| end.consents.clear(), &[Broken::ConsentLost("c-1".to_owned())]);
+    }
+
+    #[test]
+    fn what_is_said_to_a_group_reaches_all_others_each_with_a_key_of_its_own() {
+        assert_broken(
+            |_, end| drop(end.conversations.insert(TABLET, BTreeSet::new())),
+            &[Broken::SaidLost("m".to_owned(), TABLET)],
+        );
+        assert_broken(|seen, _| drop(seen.used.insert(TABLET)), &[Broken::KeyTwice(TABLET)]);
     }
 
     #[test]

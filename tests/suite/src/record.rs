@@ -13,7 +13,7 @@ use sealpost_wire::prekey::PrekeyLeaf;
 use crate::plan::Victim;
 use crate::tap::Exchange;
 
-/// A notification that a device has shown, by id and revision.
+/// What a device has shown: a notification by id and revision, or a message of a group by id.
 pub type Shown = (DeviceId, String);
 
 /// Everything that was seen.
@@ -31,6 +31,12 @@ pub struct Seen {
     pub consents: BTreeSet<String>,
     /// What devices have shown, in the order in which they said so.
     pub shown: Vec<Shown>,
+    /// Messages that devices said they wrote to their group, by id.
+    pub said: BTreeMap<String, DeviceId>,
+    /// Messages of their group that devices said they have.
+    pub read: BTreeSet<(DeviceId, String)>,
+    /// Devices that got two messages made with one key.
+    pub used: BTreeSet<DeviceId>,
     exchanges: BTreeMap<Victim, u64>,
 }
 
@@ -99,6 +105,11 @@ impl Record {
     /// An exchange with the relay.
     pub fn relay_answered(&self, exchange: &Exchange) {
         if exchange.status == 202 {
+            // What devices write to their group is looked for by what it says.
+            if exchange.signed {
+                self.change(|seen| seen.count(Victim::Relay));
+                return;
+            }
             let Ok(answer) = serde_json::from_slice::<MessageStatus>(&exchange.answer) else { return };
             let taken = answer.deliveries.iter().filter(|one| one.state != DeliveryState::Failed);
             self.change(|seen| {
@@ -130,9 +141,13 @@ impl Record {
 
     /// A line that a device said.
     pub fn device_said(&self, device: DeviceId, line: &str) {
-        if let Some(notification) = line.strip_prefix("shown ") {
-            self.change(|seen| seen.shown.push((device, notification.to_owned())));
-        }
+        self.change(|seen| match line.split_once(' ') {
+            Some(("shown", what)) => seen.shown.push((device, what.to_owned())),
+            Some(("said", message)) => drop(seen.said.insert(message.to_owned(), device)),
+            Some(("read", message)) => drop(seen.read.insert((device, message.to_owned()))),
+            Some(("used", _)) => drop(seen.used.insert(device)),
+            _ => {}
+        });
     }
 
     fn change(&self, change: impl FnOnce(&mut Seen)) {

@@ -22,6 +22,8 @@ pub struct Exchange {
     pub method: String,
     /// The path with its query.
     pub path: String,
+    /// Whether the request carries a signature (RFC 9421), as those of devices do.
+    pub signed: bool,
     /// The request's body.
     pub request: Vec<u8>,
     /// The answer's status.
@@ -126,7 +128,11 @@ impl Shared {
             let path = request.first.split(' ').nth(1).unwrap_or_default().to_owned();
             let answer = Message::read(&mut answers, Some(&method))?.ok_or("the server has gone")?;
             let status = answer.first.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
-            let mut exchange = Exchange { method, path, request: request.body, status, answer: answer.body };
+            let signed = request.headers.iter().any(|header| {
+                header.split(':').next().is_some_and(|name| name.eq_ignore_ascii_case("signature-input"))
+            });
+            let mut exchange =
+                Exchange { method, path, signed, request: request.body, status, answer: answer.body };
             if (held(&self.observer))(&mut exchange) == Verdict::Swallow {
                 return Ok(());
             }

@@ -70,6 +70,16 @@ fn an_outbox_that_does_not_sync_is_found_out() {
     assert!(lost >= ENOUGH, "{:?}", report.broken);
 }
 
+#[test]
+fn a_device_that_does_not_sync_is_found_out_by_the_keys_that_it_uses_again() {
+    // The first device is a member of the group.
+    let report = cut_without_syncs(Victim::Device, |drill| {
+        wait_for(drill, |seen| seen.said.len() >= ENOUGH);
+    });
+    let used = report.promises.iter().any(|one| matches!(one, Broken::KeyTwice(_)));
+    assert!(used, "{:?}", report.broken);
+}
+
 #[track_caller]
 fn assert_kept(options: &DrillOptions) {
     println!("seed = {}", options.seed);
@@ -81,6 +91,7 @@ fn assert_kept(options: &DrillOptions) {
     assert_eq!(report.kills, options.count * options.victims.len());
     // There was load, and all of it came through.
     assert!(report.alerts > report.kills && report.opened > report.alerts, "{report:?}");
+    assert!(report.said > options.count, "{report:?}");
 }
 
 /// A drill with one cut of `victim`, whose syncs make nothing durable, once `enough` has happened.

@@ -127,13 +127,14 @@ fn drill(kills: &Kills) -> Outcome<Report> {
     }
     eprint!("{}", report.logs);
     println!(
-        "{} kills, {} alerts, {} accepted, {} opened, {} duplicates, {} one-time prekeys, {:.1} s",
+        "{} kills, {} alerts, {} accepted, {} opened, {} duplicates, {} one-time prekeys, {} said in a group, {:.1} s",
         report.kills,
         report.alerts,
         report.accepted,
         report.opened,
         report.duplicates,
         report.prekeys,
+        report.said,
         report.seconds
     );
     if kills.json {
