@@ -89,21 +89,27 @@ impl Work<'_> {
         };
         match processed {
             Processed::Message(message) => {
+                let id = message.content.id;
+                if self.change.has_group_message(group, message.author, id.0)? {
+                    // Its author could not know that the relay had it, and has written it anew in another epoch.
+                    return done(GroupEvent::Nothing("repeated"));
+                }
                 let content = message.content.to_bytes()?;
                 let row = GroupMessageRow {
                     group,
                     author: message.author,
-                    id: message.content.id.0,
+                    id: id.0,
                     received: self.now,
                     presented: false,
                     state: MessageState::Received,
                     content,
                 };
                 self.change.put_group_message(&row, &mut *self.rng)?;
-                done(GroupEvent::Message { author: message.author, id: message.content.id })
+                done(GroupEvent::Message { author: message.author, id })
             }
             Processed::Joined { by, .. } => {
                 self.change.drop_claim(group)?;
+                self.change.mark_messages_stale(group)?;
                 for task in [Task::Rejoin, Task::Return, Task::Ask, Task::Leave, Task::Race, Task::Refusal] {
                     self.change.delete_tasks(group, task)?;
                 }
@@ -119,6 +125,7 @@ impl Work<'_> {
                 if change.lost_own {
                     self.change.drop_claim(group)?;
                 }
+                self.change.mark_messages_stale(group)?;
                 if self.groups(|groups| groups.state(group))?.standing != Standing::Lost {
                     self.change.delete_tasks(group, Task::Rejoin)?;
                     self.change.delete_tasks(group, Task::Return)?;

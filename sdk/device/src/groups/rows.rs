@@ -71,6 +71,8 @@ pub(crate) enum Stage {
     Claims = 1,
     /// It goes when the claim before it was accepted.
     AfterClaim = 2,
+    /// It can go, and its message was encrypted in an epoch that is over.
+    Stale = 3,
 }
 
 /// A submission that is to be stored.
@@ -90,6 +92,7 @@ pub(crate) struct OutgoingRow {
     pub(crate) group: GroupId,
     pub(crate) transport_id: TransportId,
     pub(crate) claims: bool,
+    pub(crate) stale: bool,
     pub(crate) plan: Option<i64>,
     pub(crate) message: Option<[u8; 16]>,
     pub(crate) expires_at: UnixTime,
@@ -128,6 +131,7 @@ impl Store {
             group: GroupId(row.get(1)?),
             transport_id: TransportId(transport_id),
             claims: row.get::<_, i64>(3)? == Stage::Claims as i64,
+            stale: row.get::<_, i64>(3)? == Stage::Stale as i64,
             plan: row.get(4)?,
             message: row.get(5)?,
             expires_at: time(row, 6)?,
@@ -196,6 +200,19 @@ impl Change<'_> {
             ],
         )?;
         Ok(())
+    }
+
+    /// What a message says.
+    pub(crate) fn group_message(
+        &self,
+        group: GroupId,
+        author: DeviceId,
+        id: [u8; 16],
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, DeviceError> {
+        let sql = "SELECT content FROM group_message WHERE group_id = ?1 AND author = ?2 AND id = ?3";
+        let found = params![group.as_bytes(), author.as_bytes(), id];
+        let sealed: Option<Vec<u8>> = self.transaction.query_row(sql, found, |row| row.get(0)).optional()?;
+        sealed.map(|sealed| self.vault.open(&message_place(group, author, id), &sealed)).transpose()
     }
 
     /// Whether `author` has written a message of this id to the group.
@@ -316,6 +333,39 @@ impl Change<'_> {
 
     pub(crate) fn delete_outgoing(&self, id: i64) -> Result<(), DeviceError> {
         self.transaction.execute("DELETE FROM group_outgoing WHERE id = ?1", [id])?;
+        Ok(())
+    }
+
+    /// A group has entered another epoch: messages that wait were encrypted in the one before.
+    pub(crate) fn mark_messages_stale(&self, group: GroupId) -> Result<(), DeviceError> {
+        let sql =
+            "UPDATE group_outgoing SET stage = ?2 WHERE group_id = ?1 AND stage = ?3 AND message NOT NULL";
+        let stages = (Stage::Stale as i64, Stage::Free as i64);
+        self.transaction.execute(sql, params![group.as_bytes(), stages.0, stages.1])?;
+        Ok(())
+    }
+
+    /// The stale messages of a group, oldest first, each once.
+    pub(crate) fn stale_messages(&self, group: GroupId) -> Result<Vec<[u8; 16]>, DeviceError> {
+        let sql = "SELECT message FROM group_outgoing WHERE group_id = ?1 AND stage = ?2
+                   GROUP BY message ORDER BY min(id)";
+        let mut statement = self.transaction.prepare_cached(sql)?;
+        let rows = statement.query_map(params![group.as_bytes(), Stage::Stale as i64], |row| row.get(0))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Stale messages go as they are.
+    pub(crate) fn let_stale_messages_go(&self, group: GroupId) -> Result<(), DeviceError> {
+        let sql = "UPDATE group_outgoing SET stage = ?2 WHERE group_id = ?1 AND stage = ?3";
+        let stages = (Stage::Free as i64, Stage::Stale as i64);
+        self.transaction.execute(sql, params![group.as_bytes(), stages.0, stages.1])?;
+        Ok(())
+    }
+
+    /// What waits of a message is not sent.
+    pub(crate) fn drop_outgoing_of(&self, group: GroupId, message: [u8; 16]) -> Result<(), DeviceError> {
+        let sql = "DELETE FROM group_outgoing WHERE group_id = ?1 AND message = ?2";
+        self.transaction.execute(sql, params![group.as_bytes(), message])?;
         Ok(())
     }
 

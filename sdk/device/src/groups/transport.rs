@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use sealpost_group::{GroupError, OutgoingFrame};
+use sealpost_group::{GroupContent, GroupError, OutgoingFrame};
 use sealpost_seal::{Envelope, seal_mls};
 use sealpost_wire::api::relay::{MessageStatus, Submission, SubmittedBox};
 use sealpost_wire::base64url::Base64Url;
@@ -153,6 +153,7 @@ impl Work<'_> {
 
     /// A commit of this device was merged.
     pub(crate) fn merged(&mut self, group: GroupId, plan: Option<i64>) -> Result<(), DeviceError> {
+        self.change.mark_messages_stale(group)?;
         if let Some(plan) = plan {
             self.change.delete_plan(plan)?;
         }
@@ -206,6 +207,28 @@ impl Work<'_> {
         self.settle_message(row, MessageState::Failed)
     }
 
+    /// Encrypts the messages of a group that the relay does not have yet once more, in the present epoch, in their
+    /// order: members keep the keys of a few past epochs only, and who has gone since is not to read them. What the
+    /// relay did have all the same comes twice, and is shown once, by its id.
+    fn write_anew(&mut self, group: GroupId) -> Result<(), WorkError> {
+        for message in self.change.stale_messages(group)? {
+            let author = self.device();
+            let row = self.change.group_message(group, author, message)?;
+            let content = GroupContent::read(&row.ok_or(DeviceError::Unreadable)?)?;
+            let frame = self.groups(|groups| groups.send(group, &content))?;
+            self.change.drop_outgoing_of(group, message)?;
+            let errand = Errand { message: Some(message), ..Errand::default() };
+            match self.send_out(group, &[frame], Vec::new(), errand)? {
+                Sealed::Waiting => {}
+                Sealed::ForNobody => {
+                    self.change.set_message_state(group, author, message, MessageState::Sent)?;
+                }
+                Sealed::Unreached => return Err(DeviceError::NobodyReached.into()),
+            }
+        }
+        Ok(())
+    }
+
     fn settle_message(&mut self, row: &OutgoingRow, state: MessageState) -> Result<(), DeviceError> {
         let Some(message) = row.message else { return Ok(()) };
         if state == MessageState::Failed || !self.change.has_outgoing_of(row.group, message)? {
@@ -223,6 +246,19 @@ impl Device {
         if row.expires_at <= now {
             report.refused.push((row.group, "expired".to_owned()));
             self.settle(&row, |work| work.given_up(&row))?;
+            return Ok(true);
+        }
+        if row.stale {
+            let written = self.settle_work(&row, |work| work.write_anew(row.group));
+            match written {
+                Err(DeviceError::Group(error)) if !matches!(error, GroupError::Store(_)) => {
+                    // Somebody is leaving, or this device is out: members that still have the epoch's keys read it.
+                    tracing::debug!(code = error.code(), "messages of an epoch that is over go as they are");
+                    self.settle(&row, |work| work.change.let_stale_messages_go(row.group))?;
+                }
+                Err(error) if error.is_temporary() => self.put_off(&row, &error, report)?,
+                written => written?,
+            }
             return Ok(true);
         }
         self.raise_generation()?;
@@ -254,13 +290,7 @@ impl Device {
                 report.refused.push((row.group, DeviceError::SlotForbidden.code().to_owned()));
                 self.settle(&row, |work| work.lost(&row, now))?;
             }
-            Err(error) if error.is_temporary() => {
-                let own = 2u64.saturating_pow(row.tries.saturating_add(1)).min(REPEAT_SECONDS_MAX);
-                let asked = error.retry_after().map_or(0, |asked| asked.as_secs());
-                let due = now.plus(own.max(asked));
-                report.waiting = Some(error.code().to_owned());
-                self.settle(&row, |work| work.change.delay_outgoing(row.id, due))?;
-            }
+            Err(error) if error.is_temporary() => self.put_off(&row, &error, report)?,
             Err(DeviceError::Http(error)) => {
                 tracing::warn!(code = error.code(), "the relay does not take a message of a group");
                 report.refused.push((row.group, error.code().to_owned()));
@@ -274,11 +304,33 @@ impl Device {
         Ok(true)
     }
 
+    /// The same again, later.
+    fn put_off(
+        &mut self,
+        row: &OutgoingRow,
+        error: &DeviceError,
+        report: &mut GroupReport,
+    ) -> Result<(), DeviceError> {
+        let own = 2u64.saturating_pow(row.tries.saturating_add(1)).min(REPEAT_SECONDS_MAX);
+        let asked = error.retry_after().map_or(0, |asked| asked.as_secs());
+        let due = self.clock.now().plus(own.max(asked));
+        report.waiting = Some(error.code().to_owned());
+        self.settle(row, |work| work.change.delay_outgoing(row.id, due))
+    }
+
     /// Puts down what the relay answered, unless another process has done so.
     pub(crate) fn settle(
         &mut self,
         row: &OutgoingRow,
         mut outcome: impl FnMut(&mut Work<'_>) -> Result<(), DeviceError>,
+    ) -> Result<(), DeviceError> {
+        self.settle_work(row, |work| Ok(outcome(work)?))
+    }
+
+    fn settle_work(
+        &mut self,
+        row: &OutgoingRow,
+        mut outcome: impl FnMut(&mut Work<'_>) -> Result<(), WorkError>,
     ) -> Result<(), DeviceError> {
         self.group_work(|work| {
             if work.change.has_outgoing_row(row.id)? {

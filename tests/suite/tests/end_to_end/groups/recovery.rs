@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use sealpost_device::{
-    Device, DeviceError, DeviceParts, FilePlatform, GroupEvent, HttpError, NewMessage, Platform,
-    PlatformError, Progress, Standing, WrappingKey,
+    Device, DeviceError, DeviceParts, FilePlatform, GroupEvent, HttpError, MessageState, NewMessage,
+    Platform, PlatformError, Progress, Standing, WrappingKey,
 };
 use sealpost_tests::site::{CATEGORY, Site, device_parts};
 use sealpost_tests::tap::Verdict;
@@ -73,6 +73,38 @@ fn a_state_that_was_put_back_writes_nothing_before_it_has_come_back_into_its_gro
     nurse.say(group, "after");
     laboratory.sync();
     assert_eq!(laboratory.texts(group), ["before", "after"]);
+    site.stop().unwrap();
+}
+
+#[test]
+fn messages_that_wait_while_the_group_moves_on_reach_everybody_once() {
+    let site = Site::start().unwrap();
+    let (mut laboratory, nurse, mut doctor, group) = team(&site);
+    let clock = Arc::<Ahead>::default();
+    let mut nurse = nurse.by(&clock);
+    let away = Arc::new(AtomicBool::new(true));
+    let is_away = Arc::clone(&away);
+    site.relay.tap().unwrap().observe(move |exchange| {
+        let swallow = is_away.load(Ordering::Relaxed) && is_submission(exchange);
+        if swallow { Verdict::Swallow } else { Verdict::Pass }
+    });
+    // The relay has the first without the nurse's knowledge; the second waits behind it.
+    nurse.say(group, "first");
+    nurse.say(group, "second");
+    away.store(false, Ordering::Relaxed);
+    assert!(matches!(doctor.sync()[..], [GroupEvent::Message { .. }]));
+    // More epochs than anybody keeps the keys of, which is five.
+    for number in 0..6 {
+        assert_eq!(laboratory.device.rename_group(group, &format!("Ward {number}")).unwrap(), Progress::Done);
+    }
+    clock.pass(5);
+    nurse.sync();
+    laboratory.sync();
+    assert_eq!(laboratory.texts(group), ["first", "second"]);
+    assert!(doctor.sync().contains(&GroupEvent::Nothing("repeated")));
+    assert_eq!(doctor.texts(group), ["first", "second"]);
+    let states = nurse.device.group_messages(group).unwrap().into_iter().map(|message| message.state);
+    assert_eq!(states.collect::<Vec<_>>(), [MessageState::Sent; 2]);
     site.stop().unwrap();
 }
 
